@@ -9,12 +9,11 @@ from urllib.parse import unquote
 from weakref import WeakKeyDictionary
 
 import structlog
-from aiohttp import web
 
 from engine.api.keys import text
 from engine.api.openai_queue import OpenAIQueueEntry
 from engine.api.problems import problem_of
-from engine.api.request_buffer import BufferedBody, RequestBuffer, envelope
+from engine.api.request_buffer import AccountBudget, BufferedBody, RequestBuffer, envelope
 from engine.api.route_api import Access, RouteApi
 from engine.api.web_pages import WebPages, is_preflight
 from engine.engine import Engine
@@ -29,6 +28,7 @@ from engine.proxy.retry_budget import RetryBudget, backoff_seconds
 from engine.proxy.tunnel import Tunnel, handshake_fields
 from engine.proxy.worker_client import Call, Failure, WorkerAnswer, WorkerClient, WorkerFailed
 from engine.routing.endpoint import Endpoint
+from engine.routing.served_routes import ServedRoutes
 from stoker_wire.http.openapi import ANY, Reply, handles
 from stoker_wire.http.path_pattern import is_ambiguous
 from stoker_wire.http1.request import Request
@@ -181,12 +181,14 @@ class OpenAIApi:
                     self._engine.tracing.fail(span, problem.code)
                 reply.fail(problem)
 
-    async def access_of(self, request: web.Request | Request, name: str) -> Access:
+    async def access_of(self, request: Request, name: str) -> Access:
         """The endpoint of this name, and the key of the call.
 
         Raises:
             Problem: 401, 404 or 503.
         """
+        if isinstance(request.budget, AccountBudget) and request.budget.access is not None:
+            return request.budget.access
         known = self._engine.directory.named(name)
         access = None if known is None else self._route_api.access(request, known, "")
         if access is None:
@@ -454,6 +456,16 @@ def _path_of(endpoint: Endpoint, request: Request, path: str) -> tuple[str, Serv
     """
     path = path.partition("#")[0]
     served, websocket, method = endpoint.served, request.websocket, request.method.decode()
+    found = served.resolved(method, path, websocket=websocket)
+    if found is None:
+        found = _find_path(served, method, path, websocket=websocket)
+        served.remember(method, path, found, websocket=websocket)
+    return found
+
+
+def _find_path(
+    served: ServedRoutes, method: str, path: str, *, websocket: bool
+) -> tuple[str, ServedRoute | None]:
     # An HTTP client or a model server resolves `..`, and would reach another route than the one checked here.
     has_dots = is_ambiguous(path)
     for each in () if has_dots else (path, path.rstrip("/")):

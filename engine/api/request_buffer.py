@@ -9,6 +9,7 @@ from typing import Any, Self
 import msgspec
 
 from engine.api.keys import text
+from engine.api.route_api import Access
 from engine.settings import Limits
 from stoker_wire.http1.request import Request
 from stoker_wire.parsing.strict_json import NotJson, is_too_deep, parse_answer
@@ -77,9 +78,11 @@ class RequestBuffer:
 class AccountBudget:
     """The budget of one call's body (`BodyBudget`): the bytes are its account's."""
 
-    __slots__ = ("_account", "_bodies", "_taken", "bytes_max")
+    __slots__ = ("_account", "_bodies", "_taken", "access", "bytes_max")
 
-    def __init__(self, bodies: RequestBuffer, account: str) -> None:
+    def __init__(self, bodies: RequestBuffer, account: str, access: Access | None = None) -> None:
+        """`access`: of the call, where its head has already shown it."""
+        self.access = access
         self._bodies = bodies
         self._account = account
         self._taken = 0

@@ -282,11 +282,8 @@ class RouteApi:
         )
         raise Problem(404, "no_such_endpoint", message)
 
-    def may_have_access(self, request: Request, name: str) -> bool:
-        """Whether the call may turn out to have access to the endpoint of this name, once Temporal was asked."""
-        endpoint = self._engine.directory.named(name)
-        if endpoint is not None and self.access(request, endpoint, "") is not None:
-            return True
+    def may_have_access(self, request: Request) -> bool:
+        """Whether a call without access may turn out to have it, once Temporal was asked about its endpoint."""
         return not self._engine.endpoint_watcher.has_read_all or self.is_known(request)
 
     def is_known(self, request: web.Request | Request, body_key: str = "") -> bool:

@@ -130,12 +130,16 @@ class Front:
             if request.path.startswith(prefix) and request.method != b"OPTIONS":
                 name, _, rest = text(request.path[len(prefix) :]).partition("/")
                 name, ticket = unquote(name), unquote(rest.partition("/")[0])
+                endpoint, access = self._engine.directory.named(name), None
                 if prefix is _JOB_CALLS and ticket:
                     self._job_api.find(name, ticket)
-                elif not self._route_api.may_have_access(request, name):
-                    raise unauthorised()
-                endpoint = self._engine.directory.named(name)
-                return AccountBudget(self._openai_api.bodies, endpoint.memo.owner if endpoint else "")
+                else:
+                    if endpoint is not None:
+                        access = self._route_api.access(request, endpoint, "")
+                    if access is None and not self._route_api.may_have_access(request):
+                        raise unauthorised()
+                owner = "" if endpoint is None else endpoint.memo.owner
+                return AccountBudget(self._openai_api.bodies, owner, access)
         return self._control_bodies
 
     def describe(self, problem: Problem, request: Request) -> tuple[bytes, tuple[Header, ...]]:

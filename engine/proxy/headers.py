@@ -47,6 +47,7 @@ def query_to_worker(query: bytes) -> bytes:
 
 
 def _kept(headers: Iterable[Header], dropped: frozenset[bytes], prefixes: tuple[bytes, ...]) -> list[Header]:
-    if any(name == b"connection" and value not in _PLAIN for name, value in headers):
-        dropped = dropped | named_by_connection(headers)
+    for name, value in headers:
+        if name == b"connection" and value not in _PLAIN:
+            dropped = dropped | named_by_connection(headers)
     return [field for field in headers if field[0] not in dropped and not field[0].startswith(prefixes)]

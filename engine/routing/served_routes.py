@@ -32,6 +32,9 @@ class _Route:
         return self.reported.websocket
 
 
+_RESOLVED_MAX = 1000
+
+
 class ServedRoutes:
     """One endpoint's routes and models. The last report of each worker counts; they outlive the last worker."""
 
@@ -41,6 +44,7 @@ class ServedRoutes:
         self._table: RouteTable[_Route] = RouteTable(())
         self._complete = False
         self._job_cost = DEFAULT_COST
+        self._resolved: dict[tuple[str, str, bool], tuple[str, ServedRoute | None]] = {}
         self.models: tuple[str, ...] = ()
         """Names of all models; empty: not known."""
 
@@ -54,6 +58,7 @@ class ServedRoutes:
             return
         self._reports = {known: said for known, said in self._reports.items() if known in launch_ids}
         self._reports[launch_id] = report
+        self._resolved.clear()
         reports = self._reports.values()
         self._complete = all(routes for routes, _ in reports)
         routes = {
@@ -81,6 +86,18 @@ class ServedRoutes:
         """The route of a request, if it is known."""
         route = self._table.find(method, path, websocket=websocket)
         return None if route is None else route.reported
+
+    def resolved(self, method: str, path: str, *, websocket: bool) -> tuple[str, ServedRoute | None] | None:
+        """What `remember` was told of such calls; None: nothing, or reports have changed since."""
+        return self._resolved.get((method, path, websocket))
+
+    def remember(
+        self, method: str, path: str, found: tuple[str, ServedRoute | None], *, websocket: bool
+    ) -> None:
+        """Remember the path at the worker and the route of such calls, which took some time to find."""
+        if len(self._resolved) >= _RESOLVED_MAX:
+            self._resolved.clear()
+        self._resolved[method, path, websocket] = found
 
     def methods(self, path: str) -> tuple[str, ...]:
         """The methods that workers take at a path; empty: none is known."""

@@ -250,3 +250,15 @@ async def test_a_large_body_reaches_the_worker_whole(stage: Stage) -> None:
         assert (status, answer["got"]) == (200, payload)
     assert (await begin(stage, endpoint, b" \n"))[1]["got"] == {}
     await model.server.close()
+
+
+@pytest.mark.parametrize("key", ["", "Authorization: Bearer sk-wrong\r\n"])
+async def test_a_body_without_a_valid_key_is_refused_before_it_comes(stage: Stage, key: str) -> None:
+    endpoint = await stage.endpoint()
+    reader, writer = await asyncio.open_connection("127.0.0.1", stage.server.port)
+    head = f"POST {path(endpoint, 'completions')} HTTP/1.1\r\nHost: x\r\n{key}Content-Length: 1000000\r\n\r\n"
+    writer.write(head.encode())
+    answer = await asyncio.wait_for(reader.read(), 20)
+    assert answer.startswith(b"HTTP/1.1 401")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["code"] == "auth_error"
+    writer.close()

@@ -10,6 +10,9 @@ TICKET_CHARS = 16
 _CANONICAL_BYTES_MAX = 256 * 1024
 """Larger payloads are hashed as they are: sorting their keys would take longer than routing the request."""
 
+_encode = json.JSONEncoder(sort_keys=True, separators=(",", ":")).encode
+"""`json.dumps` with such options makes an encoder for every call."""
+
 
 def fingerprint(path: str, payload: bytes) -> str:
     """A hash of the worker's route and the payload, 32 hexadecimal digits.
@@ -18,6 +21,6 @@ def fingerprint(path: str, payload: bytes) -> str:
     """
     if len(payload) <= _CANONICAL_BYTES_MAX:
         with contextlib.suppress(ValueError, RecursionError):  # not JSON: hash the bytes as they are
-            payload = json.dumps(json.loads(payload), sort_keys=True, separators=(",", ":")).encode()
+            payload = _encode(json.loads(payload)).encode()
     digest = hashlib.sha256(path.encode() + b"\0" + payload)
     return digest.hexdigest()[:FINGERPRINT_CHARS]
