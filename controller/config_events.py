@@ -16,11 +16,8 @@ def config(book: EndpointStateBook, patch: EndpointPatch, now: float) -> str:
     """Changes the config; the result is validated as a whole (pydantic's ValidationError)."""
     before = book.record.config
     after = before.patched(patch)
-    changed = {
-        name: value
-        for name, value in after.model_dump(mode="json").items()
-        if value != before.model_dump(mode="json")[name]
-    }
+    had, has = before.model_dump(mode="json"), after.model_dump(mode="json")
+    changed = {name: value for name, value in has.items() if value != had[name]}
     if not changed:
         return ""
     book.record.config = after

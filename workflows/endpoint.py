@@ -16,7 +16,7 @@ from controller.state import LAUNCH_ID_CHARS, EndpointStateBook
 from policy.state.observation import LAUNCH_IDS_PER_PLAN
 from stoker_wire import control
 from stoker_wire.control import EndpointSpec
-from workflows import message_validation, options
+from workflows import builds, message_validation, options
 from workflows.effects import Effects
 from workflows.message_handlers import MessageHandlers
 from workflows.publish import Publisher
@@ -34,10 +34,7 @@ than a day."""
 
 @workflow.defn(name=control.WORKFLOW_TYPE)
 class EndpointWorkflow(MessageHandlers):
-    """One endpoint, from its first worker until the marketplace shows that the last one is gone.
-
-    Where workers are versioned, a run stays on the build that it began on, and moves to another by continue-as-new.
-    """
+    """One endpoint, from its first worker until the marketplace shows that the last one is gone."""
 
     @workflow.init
     def __init__(self, sent: Any) -> None:
@@ -134,33 +131,23 @@ class EndpointWorkflow(MessageHandlers):
         if not self._should_continue_as_new():
             return  # a cancel request came meanwhile
         controller.state.count_dollars(workflow.time())
-        moves = workflow.info().is_target_worker_deployment_version_changed()
-        if moves:
+        if builds.has_other_build():
             controller.state.record.moved_at = workflow.time()
-        upgrade = workflow.ContinueAsNewVersioningBehavior.AUTO_UPGRADE
         workflow.continue_as_new(
             controller.state.spec(self._history_events_max),
             memo=self._publisher.memo,
             search_attributes=workflow.info().typed_search_attributes,
-            initial_versioning_behavior=upgrade if moves else None,
+            initial_versioning_behavior=builds.next_build(),
         )
 
     def _should_continue_as_new(self) -> bool:
-        info = workflow.info()
-        most = self._history_events_max
-        if _is_cancelled() and info.get_current_history_length() < CANCELLED_EVENTS_MAX:
+        if _is_cancelled() and workflow.info().get_current_history_length() < CANCELLED_EVENTS_MAX:
             return False
-        return (
-            info.is_continue_as_new_suggested()
-            or (most is not None and info.get_current_history_length() >= most)
-            or self._should_move()
-        )
+        return builds.is_long(self._history_events_max) or self._should_move()
 
     def _should_move(self) -> bool:
-        """Whether the deployment's current build is another than ours. Never so where workers are not versioned."""
-        if not workflow.info().is_target_worker_deployment_version_changed():
-            return False
-        return workflow.time() - self._controller.state.record.moved_at >= MOVE_SECONDS_MIN
+        moved_at = self._controller.state.record.moved_at
+        return builds.has_other_build() and workflow.time() - moved_at >= MOVE_SECONDS_MIN
 
     def _note_change(self) -> None:
         self._changed = True

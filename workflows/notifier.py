@@ -29,6 +29,7 @@ from stoker_wire.alerts import (
     AlertReport,
     Delivery,
 )
+from workflows import builds
 from workflows.markdown import literal
 
 TRY_SECONDS_MAX = 25.0
@@ -88,9 +89,7 @@ class NotifierWorkflow:
                 first_retry_seconds=self._first_retry.total_seconds(),
                 history_events_max=self._history_events_max,
             ),
-            initial_versioning_behavior=workflow.ContinueAsNewVersioningBehavior.AUTO_UPGRADE
-            if self._has_other_build()
-            else None,
+            initial_versioning_behavior=builds.next_build(),
         )
 
     @workflow.signal(name=REPORT_ALERTS, description="what an engine or a Temporal worker sees")
@@ -106,17 +105,8 @@ class NotifierWorkflow:
         """As last seen."""
         return [each.alert for each in self._book.firing]
 
-    @staticmethod
-    def _has_other_build() -> bool:
-        return workflow.info().is_target_worker_deployment_version_changed()
-
     def _should_continue_as_new(self) -> bool:
-        info, most = workflow.info(), self._history_events_max
-        return (
-            info.is_continue_as_new_suggested()
-            or (most is not None and info.get_current_history_length() >= most)
-            or self._has_other_build()
-        )
+        return builds.is_long(self._history_events_max) or builds.has_other_build()
 
     def _start_senders(self) -> None:
         for name, outbox in self._outboxes.items():

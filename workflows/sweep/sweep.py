@@ -19,7 +19,7 @@ from market.ownership import Account, count_by_deployment
 from stoker_wire.control import MARKET_TASK_QUEUE, SWEEP_ID, SWEEP_WORKFLOW_TYPE, workflow_id
 from stoker_wire.market import Instance
 from stoker_wire.messages import FOREIGN_KEY, ForeignInstances
-from workflows import options
+from workflows import builds, options
 from workflows.markdown import literal
 from workflows.sweep.known_instances import (
     KnownInstances,
@@ -201,7 +201,7 @@ class SweepWorkflow:
     @workflow.run
     async def run(self, spec: SweepSpec) -> None:
         """Continues as new when its history is long."""
-        while not workflow.info().is_continue_as_new_suggested() and not self._should_move():
+        while not builds.is_long(None) and not builds.has_other_build():
             self._due = False
             try:
                 await self._sweep()
@@ -213,7 +213,7 @@ class SweepWorkflow:
             workflow.set_current_details(self._details())
             with contextlib.suppress(TimeoutError):
                 await workflow.wait_condition(
-                    lambda: self._due or self._should_move(),
+                    lambda: self._due or builds.has_other_build(),
                     timeout=self._spec.every_seconds,
                     timeout_summary="until the next sweep",
                 )
@@ -225,9 +225,7 @@ class SweepWorkflow:
                 stalled=self._stalled,
                 looked_at=self._looked_at,
             ),
-            initial_versioning_behavior=workflow.ContinueAsNewVersioningBehavior.AUTO_UPGRADE
-            if self._should_move()
-            else None,
+            initial_versioning_behavior=builds.next_build(),
         )
 
     @workflow.signal(description="look whether the workers have another build")
@@ -239,10 +237,6 @@ class SweepWorkflow:
         """Its counts are ignored; a change is applied by a sweep at once."""
         self._due = self._due or _settings(spec) != _settings(self._spec)
         self._spec = spec
-
-    @staticmethod
-    def _should_move() -> bool:
-        return workflow.info().is_target_worker_deployment_version_changed()
 
     @workflow.query
     def destroyed(self) -> int:
