@@ -55,7 +55,7 @@ class ReadState(Enum):
     BODY = auto()
 
 
-_HEAD = ReadState.HEAD
+_IDLE, _HEAD, _BODY = ReadState  # a lookup in an enumeration takes as long as a comparison
 _FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"expect"})
 
 
@@ -118,16 +118,16 @@ class RequestReader:
         if self.after_handshake is not None:
             self.after_handshake += data
             return
-        if self.state is ReadState.IDLE:
+        if self.state is _IDLE:
             self._head_bytes = 0
-            self.state = ReadState.HEAD
-        if self.state is ReadState.HEAD:
+            self.state = _HEAD
+        if self.state is _HEAD:
             self._head_bytes += len(data)
         try:
             self._parse(data)
         except httptools.HttpParserError as error:
             self._fail(400, "malformed_http", f"not valid HTTP/1.1: {error}")
-        if self.state is ReadState.HEAD and self._head_bytes > self._limits.head_bytes_max:
+        if self.state is _HEAD and self._head_bytes > self._limits.head_bytes_max:
             self._fail_head_too_large()
         if self.problem is not None:
             self._complete.append(self.problem)
@@ -161,11 +161,10 @@ class RequestReader:
 
     def on_message_begin(self) -> None:
         """Start a request. One read may contain several."""
-        if self.state is ReadState.IDLE:
+        if self.state is _IDLE:
             self._head_bytes = 0
-        self.state = ReadState.HEAD
+        self.state = _HEAD
         self.request = Request()
-        self._pieces = []
         self.body_bytes = 0
         self._field_count = 0
 
@@ -193,16 +192,17 @@ class RequestReader:
             return
         request = self.request
         version = self._parser.get_http_version()
-        if not self._is_supported(version):
-            return
-        request.http_1_0 = version == "1.0"
+        if version != "1.1" or self._parser.should_upgrade():
+            if not self._is_supported(version):
+                return
+            request.http_1_0 = version == "1.0"
         request.method = self._parser.get_method()
         request.keep_alive = self._parser.should_keep_alive() and not request.websocket
         target = request.path
         if not target.startswith(b"/"):
             target = _origin_form(target)
         request.path, _, request.query = target.partition(b"?")
-        self.state = ReadState.BODY
+        self.state = _BODY
         self.head_received_at = time.monotonic()
         length, head_bytes = self._check_fields(request)
         head_bytes += len(target)
@@ -255,7 +255,7 @@ class RequestReader:
             first = pieces[0]
             request.body = first if len(pieces) == 1 and isinstance(first, bytes) else b"".join(pieces)
             self._pieces = []
-        self.state = ReadState.IDLE
+        self.state = _IDLE
         self._complete.append(request)
 
     # --- checks
