@@ -77,6 +77,7 @@ class OpenAIQueueEntry:
                 cost=cost,
                 request_idx=self._request_idx,
                 failed_url=self.failed_url,
+                unread=bool(self.failed_url) and not self._shown,
                 fingerprint=fingerprint,
                 affinity=affinity,
             )

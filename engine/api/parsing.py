@@ -29,6 +29,7 @@ class FastRouteRequest(msgspec.Struct, gc=False):
     request_idx: Annotated[int, msgspec.Meta(ge=0, le=2**53)] = 0
     replay_timeout: Annotated[float, msgspec.Meta(ge=0, le=3600)] = 60.0
     failed_url: Annotated[str, msgspec.Meta(max_length=2048)] = ""
+    unread: bool = False
     fingerprint: Annotated[str, msgspec.Meta(max_length=64)] = ""
     affinity: Annotated[str, msgspec.Meta(max_length=AFFINITY_CHARS_MAX)] = ""
 

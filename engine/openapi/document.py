@@ -14,7 +14,7 @@ _ABOUT = (
     "Every refusal is a problem: a code for programs and a message for people."
 )
 VERSION = "0.2.0"
-_EVERYWHERE = (400, 408, 415, 431, 503)
+_EVERYWHERE = (400, 403, 408, 415, 431, 503)
 
 
 def build_document(app: web.Application) -> dict[str, Any]:

@@ -312,7 +312,7 @@ class Dispatcher:
         request = endpoint.assigned.pop(request_idx, None) or endpoint.finished.pop(request_idx, None)
         if request is None:
             return None
-        self._reroute(endpoint, request, now)
+        self._reroute(endpoint, request, now, unread=asked.unread)
         request.replay_timeout = asked.replay_timeout
         return request
 
@@ -352,7 +352,7 @@ class Dispatcher:
             wake(False)
         self._log_end(endpoint, request, Outcome.TURNED_AWAY)
 
-    def _reroute(self, endpoint: Endpoint, request: QueuedRequest, now: float) -> None:
+    def _reroute(self, endpoint: Endpoint, request: QueuedRequest, now: float, *, unread: bool) -> None:
         """The client asks again for an assigned request: the worker failed it."""
         endpoint.counters.reroutes += 1
         worker, request.worker = request.worker, None
@@ -360,7 +360,8 @@ class Dispatcher:
             worker.outstanding.withdraw(request.request_idx)
             endpoint.update_load(worker)
             request.avoid |= {worker.launch_id}
-            record_left(endpoint, worker, request, now)
+            if not unread:
+                record_left(endpoint, worker, request, now)
             if not request.finished and not worker.started_after(request.assigned_at):
                 self._record_failure(endpoint, worker, now)
         request.finished = request.succeeded = False

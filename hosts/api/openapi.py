@@ -11,7 +11,7 @@ from webserver.routes import operations_of_app
 
 _ABOUT = "Rents the machines of this host: the marketplace's REST API over local processes."
 VERSION = "0.2.0"
-_EVERYWHERE = (400, 408, 415, 431, 503)
+_EVERYWHERE = (400, 403, 408, 415, 431, 503)
 
 SECURITY: dict[str, dict[str, str]] = {
     "key": {"type": "http", "scheme": "bearer", "description": "The market's key, or an instance's own"},

@@ -5,6 +5,7 @@ import errno
 import fcntl
 import json
 import os
+import random
 import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -15,6 +16,8 @@ from run.errors import CommandError
 from run.state_folder.secure_files import open_private, private_folder, write_private
 
 _LOCK = "stokerd.lock"
+_UNASSIGNED_PORTS = range(16_000, 32_000)
+"""Below the ports of outgoing connections on Linux."""
 
 
 class StateLock:
@@ -118,11 +121,12 @@ def require_free(ports: Mapping[str, tuple[str, int]]) -> None:
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """A free port."""
-    with socket.socket() as probe:
-        probe.bind((host, 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A free port. No outgoing connection takes it before it is used."""
+    for port in (*random.sample(_UNASSIGNED_PORTS, 100), 0):
+        with contextlib.suppress(OSError), socket.socket() as probe:
+            probe.bind((host, port))
+            return int(probe.getsockname()[1])
+    raise CommandError(f"no port is free on {host}")
 
 
 def _has_open(pid: int, path: Path) -> bool:

@@ -113,7 +113,7 @@ class Engine:
             Unauthorised, EndpointNotFound, Refused, MalformedAnswer, CertificateNotTrusted: a repetition would not help.
         """
         body = request.model_dump(exclude={"api_key"})
-        for name in ("failed_url", "fingerprint", "affinity"):
+        for name in ("failed_url", "unread", "fingerprint", "affinity"):
             if not body[name]:
                 del body[name]
         response = await self._send(

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shutil
-import socket
 import ssl
 import subprocess
 import time
@@ -13,6 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 from aiohttp import web
+
+from run.state_folder.lock import free_port
 
 ROOT = Path(__file__).parents[2]
 SAMPLES = ROOT / "deploy" / "proxy"
@@ -66,11 +67,6 @@ class Engine:
     async def wait_not(self, request: web.Request) -> web.Response:
         self.paths.append(request.raw_path)
         return web.json_response({})
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
 
 
 def caddy_command(folder: Path, engine: int, port: int) -> tuple[list[str], dict[str, str]]:

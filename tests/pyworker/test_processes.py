@@ -21,6 +21,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from run.state_folder.lock import free_port
 from tests.pyworker.harness import LAUNCH, SMALL, TOKEN, Process, Remote, until
 
 ROOT = Path(__file__).parents[2]
@@ -74,9 +75,7 @@ async def test_logs_are_json_lines_without_secrets(start):
 async def test_use_ssl_serves_tls_and_reports_an_https_address(start, engine, tmp_path):
     certificate, key = self_signed(tmp_path)
     trust = ssl.create_default_context(cafile=str(certificate))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        plain = free.getsockname()[1]
+    plain = free_port()
     worker = await start(
         USE_SSL="true", STOKER_TLS_CERTIFICATE=str(certificate), STOKER_TLS_KEY=str(key),
         WORKER_HTTP_PORT=str(plain), scheme="https", verify=trust,
@@ -143,9 +142,7 @@ def test_a_worker_that_cannot_listen_logs_it_and_exits_1(tmp_path):
 
 
 async def test_the_example_serves_and_survives_a_crash_of_its_model(engine, tmp_path):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        model_port = free.getsockname()[1]
+    model_port = free_port()
     environment = {
         "PATH": os.environ["PATH"], "STOKER_PYTHON": sys.executable, "REPORT_ADDR": engine.url,
         "CONTAINER_ID": "17", "WORKER_PORT": "0", "MODEL_PORT": str(model_port), "MASTER_TOKEN": TOKEN,

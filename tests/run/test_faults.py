@@ -23,7 +23,6 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch):
     """Keep the process's global settings: each role of this file ends before it serves."""
-    monkeypatch.setattr("run.cli.configure_logs", lambda **_: None)
     monkeypatch.setattr("run.cli.os.umask", lambda _: 0)
     for name in ("STOKER_MARKET_KEY", "VAST_API_KEY"):
         monkeypatch.delenv(name, raising=False)

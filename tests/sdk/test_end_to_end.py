@@ -5,7 +5,6 @@ The marketplace is a fake in memory. The test starts the worker with the environ
 
 import asyncio
 import os
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -25,6 +24,7 @@ from activities.secrets import DeploymentSecrets
 from engine.app import start_server
 from engine.settings import EngineSettings, Timing
 from market.fake import FakeInstance, FakeMarket
+from run.state_folder.lock import free_port
 from stoker.control import Control
 from stoker_wire.messages import SEARCH_ATTRIBUTES
 from tests.workflows.world import make_market
@@ -42,12 +42,6 @@ KINDS = {
     "Double": SearchAttributeKey.for_float,
     "Datetime": SearchAttributeKey.for_datetime,
 }
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Deployment:

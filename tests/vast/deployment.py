@@ -5,7 +5,6 @@ import concurrent.futures
 import contextlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import threading
@@ -20,6 +19,7 @@ import httpx
 from hosts.settings import GpuSettings, MachineSettings, TemplateSettings
 from run.commands.dev import DevStack
 from run.settings import DevSettings, EngineListen, HostMarket, TemporalSettings
+from run.state_folder.lock import free_port
 from tests.environments import python_of
 
 ROOT = Path(__file__).parents[2]
@@ -35,11 +35,10 @@ def peer_python() -> Path:
 
 def free_ports(count: int) -> list[int]:
     """Ports that are free now, all different."""
-    with contextlib.ExitStack() as held:
-        sockets = [held.enter_context(socket.socket()) for _ in range(count)]
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
+    found: set[int] = set()
+    while len(found) < count:
+        found.add(free_port())
+    return list(found)
 
 
 def worker_processes(instance_id: int) -> list[int]:

@@ -22,6 +22,9 @@ class RouteRequest(TolerantModel):
     """Seconds for which the request keeps its queue position between polls."""
     failed_url: str = Field("", max_length=2048)
     """Sent by stoker's client: url of the worker that just refused or dropped this request."""
+    unread: bool = False
+    """Sent by stoker's client with `failed_url`: that worker did not process the request, so the request cannot have
+    broken it."""
     fingerprint: str = Field("", max_length=64)
     """Sent by stoker's client: equal for all copies of a request (`stoker_wire.security.fingerprint`)."""
     affinity: str = Field("", max_length=AFFINITY_CHARS_MAX)

@@ -27,6 +27,11 @@ class RoutedCall(Protocol):
         ...
 
     @property
+    def unread(self) -> bool:
+        """That worker did not process the request: no connection, or it refused."""
+        ...
+
+    @property
     def fingerprint(self) -> str:
         """Equal for all copies of the request; empty: not given."""
         ...

@@ -106,6 +106,8 @@ class RequestAttempts:
     """The session that the request belongs to; None: any worker serves it."""
     timer: RequestTimer = field(default_factory=RequestTimer)
     _failed_url: str = ""
+    _unread: bool = False
+    """The failed worker did not process the request."""
     _refusals: int = 0
     _failures: int = 0
     _tickets_refused: int = 0
@@ -187,7 +189,7 @@ class RequestAttempts:
                 error = classify_transport_error(broken, placement.route.url, self.progress.attempts)
             self._record_failure(error)
             self.progress.status = RequestStatus.RETRYING
-            self._failed_url = placement.route.url
+            self._failed_url, self._unread = placement.route.url, error.kind is ErrorKind.REFUSED
             await self._pause(pause_s)
             self.timer.lost_s += time.monotonic() - sent_at
 
@@ -292,7 +294,7 @@ class RequestAttempts:
                 await asyncio.sleep(error.retry_after_s or self.policy.pause(failed_calls))
                 continue
             outage, failed_calls = None, 0
-            self._failed_url = ""
+            self._failed_url, self._unread = "", False
             self.progress.request_idx = answer.request_idx
             if isinstance(answer, Route):
                 self.timer.waited_s += time.monotonic() - polling_since
@@ -311,6 +313,7 @@ class RequestAttempts:
             request_idx=self.progress.request_idx,
             replay_timeout=REPLAY_SECONDS,
             failed_url=self._failed_url,
+            unread=self._unread,
             fingerprint=content_fingerprint,
             affinity=self.affinity,
         )

@@ -340,3 +340,22 @@ def test_a_request_without_a_fingerprint_is_identified_by_the_worker() -> None:
         fleet.report(launch_id, error_msg="died")
         fleet.now += 1
     assert fleet.endpoint.broken_requests.refused(fleet.now) == (POISON,)
+
+
+def test_workers_that_never_got_the_request_are_no_evidence_against_it() -> None:
+    fleet = Fleet("a", "b", "c", "d")
+    request = fleet.send(POISON)
+    for _ in range(3):
+        asked = FastRouteRequest(
+            "llm",
+            request_idx=request.request_idx,
+            failed_url=fleet.worker(on(request)).route_url,
+            unread=True,
+        )
+        fleet.now += 2
+        request = fleet.dispatcher.route(fleet.endpoint, asked, fleet.now)
+        assert on(request), "it waits for no verdict"
+    for _ in range(60):  # the others have gone: their reports stop
+        fleet.passes(1, on(request))
+    assert not request.refusal
+    assert len(fleet.endpoint.broken_requests) == 0

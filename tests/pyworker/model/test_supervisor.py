@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from run.state_folder.lock import free_port
 from stoker_pyworker import ConfigError, HandlerConfig, LogActionConfig, Worker, WorkerConfig
 from stoker_pyworker.model.server import process_group, supervisor
 from stoker_pyworker.model.server.output_log import OutputLog
@@ -62,9 +63,7 @@ CAUSES = (
 
 @pytest.fixture
 def port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+    return free_port()
 
 
 @pytest.fixture

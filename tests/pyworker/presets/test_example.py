@@ -2,22 +2,16 @@
 
 import asyncio
 import shutil
-import socket
 import sys
 from pathlib import Path
 
 import httpx
 
+from run.state_folder.lock import free_port
 from stoker_pyworker.model.server.process_group import MARK
 from tests.pyworker.harness import Process, until
 
 EXAMPLE = Path(__file__).parents[3] / "examples" / "text_model"
-
-
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
 
 
 def model_servers(worker_pid):
@@ -38,7 +32,7 @@ async def test_the_example_runs_its_model_server_itself(tmp_path):
         "PATH": "/usr/bin:/bin",
         "UNSECURED": "true",
         "WORKER_PORT": "0",
-        "MODEL_PORT": free_port(),
+        "MODEL_PORT": str(free_port()),
     }
     worker = Process(
         await asyncio.create_subprocess_exec(

@@ -89,7 +89,7 @@ async def test_an_unreachable_worker_is_reported_and_the_request_goes_elsewhere(
     assert (answer.status, answer.attempts) == (200, 2)
     first, second = peers.route_calls
     assert "failed_url" not in first.body
-    assert second.body["failed_url"] == dead
+    assert (second.body["failed_url"], second.body["unread"]) == (dead, True)
     assert second.body["request_idx"] == 1
     assert answer.timing.lost_s > 0
 
