@@ -50,7 +50,7 @@ from stoker_wire.parsing.limits import ERROR_BYTES_MAX, shortened
 from stoker_wire.states import WorkerState
 
 T = TypeVar("T")
-OnWorker = Activate | StartDrain | CancelDrain | Stop | Destroy | Reboot | Update
+WorkerOperation = Activate | StartDrain | CancelDrain | Stop | Destroy | Reboot | Update
 
 FALLBACK_SECONDS = 3600.0
 """Longest time between plans without events. Doubled: an endpoint without events is planned half as often."""
@@ -307,7 +307,7 @@ class EndpointController:
         )
         return self._start(CreateInstance(worker=worker, workergroup=group, offer=offer))
 
-    def _on_worker(self, asked: OnWorker, now: float) -> list[Effect]:
+    def _on_worker(self, asked: WorkerOperation, now: float) -> list[Effect]:
         worker = self.state.record.workers.get(asked.launch_id)
         if worker is None or worker.operation:
             return []
