@@ -8,6 +8,9 @@ from engine.settings import Limits, Timing
 from stoker_wire.messages import EndpointMemo
 from stoker_wire.problem import Problem
 
+WAIT_FAILED = "worker_failed"
+"""The wait code of an endpoint that has stopped recruiting because its workers fail."""
+
 
 class Directory:
     """Filled by the endpoint watcher. A memo that is older than the known one is ignored."""
@@ -108,6 +111,7 @@ class Directory:
     def apply(self, memo: EndpointMemo, now: float) -> Endpoint:
         """Apply a memo unless a newer one of the same endpoint is known; returns the endpoint of that name."""
         endpoint = self._by_name.get(memo.name)
+        failed = endpoint is not None and endpoint.memo.wait_code == WAIT_FAILED
         if endpoint is not None and endpoint.id == memo.id:
             if memo.changed_at < endpoint.memo.changed_at or memo == endpoint.memo:
                 return endpoint
@@ -123,8 +127,8 @@ class Directory:
             self._by_name[memo.name] = endpoint
             self._by_id[memo.id] = endpoint
         self.version += 1
-        if endpoint.deleting:
-            end_held_calls(endpoint)
+        if endpoint.deleting or (memo.wait_code == WAIT_FAILED and not failed):
+            end_held_calls(endpoint)  # its clients learn the reason now
         self._dispatcher.refresh(endpoint, now)
         if endpoint.metrics_batcher.urgent_due_at() is not None:
             self._dispatcher.on_urgent(endpoint)

@@ -347,3 +347,20 @@ async def test_a_starting_worker_is_not_routable_before_its_own_report(bare_stag
     assert "url" not in await endpoint.route()
     await worker.report()
     assert (await endpoint.route())["url"] == worker.url
+
+
+async def test_held_calls_learn_at_once_that_no_machine_can_help(bare_stage: Stage) -> None:
+    await bare_stage.start_engine(timing=Timing(watch_seconds=0.05, hold_seconds=3600.0))
+    endpoint = await bare_stage.endpoint()
+    held = endpoint.begin()
+    await endpoint.lined_up(1)
+    await endpoint.script(
+        wait_code="worker_failed", wait_reason="the repository is gated: accept its licence"
+    )
+    answer = await asyncio.wait_for(held, 60)
+    assert (answer["reason"], "the repository is gated" in answer["status"]) == ("worker_failed", True)
+    again = endpoint.begin()
+    await endpoint.lined_up(1)
+    await endpoint.script(wait_reason="the same, in other words")
+    await endpoint.lined_up(1)  # told once, not with every word
+    again.cancel()
