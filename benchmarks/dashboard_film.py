@@ -26,9 +26,9 @@ ROOT = Path(__file__).parents[1]
 FRAME_SECONDS = 2.0
 FRAMES_MAX = 90
 FRAME_MS = 160
-FILM_SIZE = (980, 860)
-FILM_WIDTH = 760
-COLOURS = 48
+FILM_SIZE = (1100, 700)
+FILM_WIDTH = 880
+COLOURS = 96
 START_SECONDS_MAX = 180.0
 
 
@@ -93,8 +93,13 @@ async def sign_in(tab: Tab, key: str) -> None:
 async def set_screen(tab: Tab, width: int, height: int, scheme: str) -> None:
     """The size of the window and the colour scheme."""
     await tab._call(
-        "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+        "Emulation.setDeviceMetricsOverride",
+        width=width,
+        height=height,
+        deviceScaleFactor=1,
+        mobile=width < 700,
     )
+    await tab._call("Emulation.setScrollbarsHidden", hidden=True)
     await tab._call(
         "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": scheme}]
     )
@@ -121,7 +126,11 @@ def save_gif(frames: list[bytes], file: Path) -> None:
     images = [Image.open(io.BytesIO(frame)).convert("RGB") for frame in frames]
     height = images[0].height * FILM_WIDTH // images[0].width
     small = [each.resize((FILM_WIDTH, height), Image.Resampling.LANCZOS) for each in images]
-    palette = small[len(small) // 2].quantize(COLOURS)
+    places = [len(small) * part // 6 for part in range(6)]
+    sheet = Image.new("RGB", (FILM_WIDTH, height * len(places)))
+    for row, place in enumerate(places):
+        sheet.paste(small[place], (0, height * row))
+    palette = sheet.quantize(COLOURS, method=Image.Quantize.MAXCOVERAGE)
     drawn = [each.quantize(palette=palette, dither=Image.Dither.NONE) for each in small]
     drawn[0].save(file, save_all=True, append_images=drawn[1:], duration=FRAME_MS, loop=0, optimize=True)
 
@@ -136,7 +145,7 @@ async def main(folder: Path) -> None:
                 await sign_in(tab, key)
                 await until(tab, "!!document.querySelector('tbody th a')")
                 here = await tab.evaluate("document.querySelector('tbody th a').getAttribute('href')")
-                await show(tab, base, f"{here}?range=10m")
+                await show(tab, base, f"{here}?range=3m")
                 frames = []
                 while len(frames) < FRAMES_MAX:
                     frames.append(await tab.screenshot())

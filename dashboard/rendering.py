@@ -18,7 +18,7 @@ from stoker_wire.states import WorkerState
 WORKERS_SHOWN = 100
 DECISIONS_SHOWN = 60
 MARKERS_SHOWN = 60
-RANGES = {"10m": 600.0, "1h": 3600.0, "6h": 21_600.0, "24h": 86_400.0}
+RANGES = {"3m": 180.0, "10m": 600.0, "1h": 3600.0, "6h": 21_600.0, "24h": 86_400.0}
 
 _LAUNCH_ID = re.compile(r"[0-9a-f]{12}")
 _FOLDER = Path(__file__).parent / "templates"

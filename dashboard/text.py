@@ -51,13 +51,15 @@ def dollars(value: float | None) -> str:
     sign, value = ("-" if value < 0 else ""), abs(value)
     if value == 0:
         return "$0"
+    if value < 0.0001:
+        return f"{sign}<$0.0001"
     if value >= 1000:
         return f"{sign}${value:,.0f}"
     return f"{sign}${value:.2f}" if value >= 0.1 else f"{sign}${value:.2g}"
 
 
 def clock(at: float | None) -> str:
-    """`14:03:22 UTC`, with the date if it is not today's."""
+    """`2026-03-01 14:03:22 UTC`."""
     if not at:
         return UNKNOWN
     moment = datetime.fromtimestamp(at, UTC)

@@ -20,7 +20,8 @@ _SHOWN = (
 
 
 def _about(name: str) -> str:
-    return (EndpointConfig.model_fields[name].description or "").split("\n")[0]
+    paragraph = (EndpointConfig.model_fields[name].description or "").partition("\n\n")[0]
+    return " ".join(paragraph.replace("`", "").split())
 
 
 FIELDS: dict[str, str] = {name: _about(name) for name in _SHOWN if name in EndpointPatch.model_fields}

@@ -93,7 +93,7 @@ class WorkerPages:
         parts = {
             "notice": self._shell.part("notice.html", fault=account.fault, details=details),
             "worker": self._shell.part("worker_head.html", w=row, now=time.time()),
-            "decisions": self._shell.part("decisions.html", decisions=decisions, number=number),
+            "decisions": self._shell.part("decisions.html", decisions=decisions, number=0),
             "log": self._shell.part("log.html", log=log),
         }
         return parts, row

@@ -91,6 +91,22 @@ async def test_an_operator_watches_a_burst_and_hostile_text_stays_text(
             each.cancel()
 
 
+async def fits(tab: Tab) -> None:
+    """No page is wider than a desktop's or a phone's screen."""
+    for width in (1280, 390):
+        await tab._call(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=844,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
+        wide = await tab.evaluate(
+            "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+        )
+        assert wide <= 0, f"the page is wider than a screen of {width} px"
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_text_has_the_contrast_of_wcag_aa_and_fits_a_narrow_screen(
     dashboard: str, stage: Stage, tmp_path: Path, scheme: str
@@ -113,18 +129,15 @@ async def test_text_has_the_contrast_of_wcag_aa_and_fits_a_narrow_screen(
             "document.body.innerText.includes('out of memory') && document.body.innerText.includes('done')",
         )
         assert await tab.evaluate(CONTRAST) == []
-        for width in (1280, 390):
-            await tab._call(
-                "Emulation.setDeviceMetricsOverride",
-                width=width,
-                height=844,
-                deviceScaleFactor=1,
-                mobile=False,
-            )
-            wide = await tab.evaluate(
-                "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-            )
-            assert wide <= 0, f"the page is wider than a screen of {width} px"
+        await fits(tab)
+        await tab.evaluate(f"location.href = '/endpoints/{endpoint.id}/workers/{failing.launch_id}'")
+        await until(
+            tab,
+            "document.title.startsWith('Worker') && document.body.innerText.includes('out of memory')",
+        )
+        await tab.evaluate("document.querySelectorAll('details').forEach((each) => { each.open = true })")
+        assert await tab.evaluate(CONTRAST) == []
+        await fits(tab)
         focusable = await tab.evaluate(
             "[...document.querySelectorAll('a, button, input, summary')].filter((e) => e.tabIndex < 0).length"
         )

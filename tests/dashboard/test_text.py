@@ -29,6 +29,7 @@ def test_a_duration_has_the_unit_that_people_use(seconds: float | None, written:
     [
         (0, "$0"),
         (0.00123, "$0.0012"),
+        (4e-06, "<$0.0001"),
         (1.5, "$1.50"),
         (1234.4, "$1,234"),
         (-2, "-$2.00"),
