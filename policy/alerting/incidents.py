@@ -22,6 +22,8 @@ PROCESSES_MAX = 64
 TRACKED_MAX = 1000
 """Alerts that are followed at once. The state of the notifier has to stay below 2 MiB."""
 
+_NAMES: dict[Role, str] = {"engine": "engine", "worker": "Temporal worker"}
+
 Key = tuple[str, str]
 """Name and subject."""
 
@@ -94,7 +96,7 @@ def check(book: AlertBook, now: float, *, deployment: str = "") -> tuple[AlertBo
     known = {each.role for each in processes if each.is_live}
     tracked: list[Tracked] = []
     notices: list[Notice] = []
-    before = {each.key: each for each in book.tracked}
+    before = {each.key: each for each in book.tracked if each.alert.name in RULES}
     for key in sorted({*before, *active}):
         if key not in before and len(tracked) >= TRACKED_MAX:
             continue
@@ -127,7 +129,7 @@ def _active(processes: Iterable[Process]) -> dict[Key, ActiveAlert]:
                     found.setdefault((alert.name, alert.subject), alert)
         else:
             name = ENGINE_DOWN if process.role == "engine" else WORKER_DOWN
-            text = f"the {process.role} at {process.place} has not reported for {duration(process.silent_seconds)}"
+            text = f"the {_NAMES[process.role]} has not reported for {duration(process.silent_seconds)}"
             found[name, process.place] = ActiveAlert(name=name, subject=process.place, text=text)
     return found
 
