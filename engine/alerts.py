@@ -74,6 +74,7 @@ class AlertWatch:
             gpu_dollars_per_hour=sum(figures.gpu_dollars_per_hour(endpoint).values()),
             dollars_per_hour_max=math.inf if limit is None else limit,
             failed_share=share(outcomes, _FAILED),
+            bill_difference=endpoint.memo.bills,
             wait_reason=endpoint.memo.wait_reason,
             worker_error=figures.worker_error(endpoint),
         )

@@ -89,6 +89,7 @@ def memo_of(book: EndpointStateBook) -> dict[str, Any]:
         b=record.request_breaks,
         keys=memo_keys(record),
         engines=engines_sharing(record),
+        bills=float(f"{record.ledger.notable_difference:.2g}"),
     )
     return memo.model_dump(mode="json", exclude_defaults=True)
 

@@ -109,6 +109,11 @@ OF_ENDPOINTS: tuple[Family[Endpoint], ...] = (
         "The endpoint's budget; +Inf: none",
         lambda e: math.inf if e.config.dollars_per_hour_max is None else e.config.dollars_per_hour_max,
     ),
+    _gauge(
+        "stoker_bill_difference_dollars",
+        "Dollars by which the marketplace's bills exceed the estimated costs; 0 below $1 or a tenth",
+        lambda e: e.memo.bills,
+    ),
     _gauge("stoker_queue_requests", "Requests queued in this engine", lambda e: len(e.request_queue)),
     _gauge("stoker_queue_load", "Summed cost of the queued requests", lambda e: e.request_queue.load),
     _gauge(

@@ -41,6 +41,8 @@ class EndpointFigures:
     """Of the requests that ended in the last minutes."""
     wait_reason: str = ""
     """Why requests wait, in the planner's words."""
+    bill_difference: float = 0.0
+    """Dollars by which bills exceed the ledger's estimate; 0: not notably."""
     worker_error: str = ""
     """The error of a worker that fails."""
 
@@ -50,6 +52,7 @@ def endpoint_alerts(seen: EndpointFigures) -> list[ActiveAlert]:
     why = f": {seen.wait_reason}" if seen.wait_reason else ""
     waiting = count(seen.queued_requests, "waiting request")
     target = _seconds(seen.target_queue_seconds)
+    more = "more" if seen.bill_difference > 0 else "less"
     spent, limit = seen.gpu_dollars_per_hour, seen.dollars_per_hour_max
     conditions = (
         ("StokerNoCapacity", seen.health == "waiting", f"no worker can take {waiting}{why}"),
@@ -78,6 +81,11 @@ def endpoint_alerts(seen: EndpointFigures) -> list[ActiveAlert]:
             "StokerRequestsFailing",
             seen.failed_share > FAILED_SHARE_MAX,
             f"{seen.failed_share:.0%} of the requests of the last ten minutes failed",
+        ),
+        (
+            "StokerBillDiffers",
+            seen.bill_difference != 0,
+            f"the marketplace billed ${abs(seen.bill_difference):.2f} {more} than the ledger's estimate",
         ),
     )
     return [ActiveAlert(name=name, subject=seen.name, text=text) for name, holds, text in conditions if holds]

@@ -37,6 +37,7 @@ RULES: dict[str, AlertRule] = {
     "StokerWorkersFailing": AlertRule(severity="warn", hold_seconds=600),
     "StokerEndpointStuck": AlertRule(severity="page", hold_seconds=300),
     "StokerRequestsFailing": AlertRule(severity="warn", hold_seconds=300),
+    "StokerBillDiffers": AlertRule(severity="warn", hold_seconds=3600),
     "StokerUnownedInstances": AlertRule(severity="warn", hold_seconds=1800),
 }
 

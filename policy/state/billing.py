@@ -15,6 +15,9 @@ from stoker_wire.states import WorkerState
 
 DOLLARS_MAX = 1e9
 """Bound for the bill of one instance: larger amounts are errors and would make sums overflow."""
+NOTABLE_DOLLARS = 1.0
+NOTABLE_SHARE = 0.1
+"""Bills that differ from the estimate by more than both are an alert. Doubled: a wrong price is noticed later."""
 CLOSED_KEPT = 256
 """Number of closed instance ids to remember. Later bills contain them too, and must not count twice."""
 
@@ -70,6 +73,14 @@ class CostLedger:
     def difference(self) -> float:
         """Billed minus estimated dollars."""
         return self.closed_difference + sum(each.dollars - each.estimated for each in self.accounts)
+
+    @property
+    def notable_difference(self) -> float:
+        """The difference in dollars, if it is large enough for an alert; else 0."""
+        estimated = sum(amount for _, amount in self.by_state)
+        return (
+            self.difference if abs(self.difference) > max(NOTABLE_DOLLARS, NOTABLE_SHARE * estimated) else 0.0
+        )
 
     @property
     def bills_since(self) -> float | None:

@@ -229,6 +229,8 @@ class EndpointMemo(TolerantModel):
     changed_at: float = 0.0
     b: tuple[RequestBreak, ...] = ()
     """The newest breaks of workers by requests, from all engines."""
+    bills: float = 0.0
+    """Dollars by which the marketplace's bills exceed the estimated costs, two digits; 0: they do not differ notably."""
 
 
 class ForeignInstances(TolerantModel):

@@ -45,6 +45,7 @@ def names(**figures: object) -> list[str]:
         ({"health": "stuck", "fault": "it fails"}, ["StokerEndpointStuck"]),
         ({"failed_share": 0.051}, ["StokerRequestsFailing"]),
         ({"failed_share": 0.05}, []),
+        ({"bill_difference": -2.5}, ["StokerBillDiffers"]),
     ],
 )
 def test_a_condition_makes_its_alert_active(figures, expected):

@@ -41,6 +41,25 @@ def test_without_a_bill_the_cost_is_estimated_from_recorded_states() -> None:
     assert ledger.difference == 0.0
 
 
+@pytest.mark.parametrize(
+    ("hours", "billed", "notable"),
+    [
+        (100, 36.0, 0.0),  # as estimated: 100 h at $0.36
+        (100, 39.0, 0.0),  # 8 % more
+        (100, 41.0, 5.0),
+        (100, 30.0, -6.0),
+        (1, 0.90, 0.0),  # more than double, and only 54 cents
+    ],
+)
+def test_bills_differ_notably_by_more_than_a_dollar_and_a_tenth(
+    hours: int, billed: float, notable: float
+) -> None:
+    crowd = [machine(1)]
+    ledger = accrue(accrue(CostLedger(), crowd, 0.0), crowd, hours * HOUR)
+    settled = settle(ledger, [bill(1, billed, hours * HOUR)], crowd, asked_at=hours * HOUR)
+    assert settled.notable_difference == pytest.approx(notable)
+
+
 def test_a_bill_replaces_the_estimate_of_the_time_it_covers() -> None:
     crowd = [machine(1)]
     ledger = accrue(accrue(CostLedger(), crowd, 0.0), crowd, HOUR)
