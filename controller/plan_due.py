@@ -1,5 +1,6 @@
 """Whether a change of arrivals or queue makes a plan due; for the live endpoint, the simulator and what-if analysis."""
 
+from policy.amounts import amount
 from policy.load.history import LoadHistory, rate
 from policy.tuning import DEFAULT_TUNING
 
@@ -19,11 +20,11 @@ def level_reason(history: LoadHistory, planned: float, hot: float) -> str:
     now = level(history)
     if now is None or not level_moved(now, planned, hot):
         return ""
-    return f"load moved from {planned:.4g} to {now:.4g}/s"
+    return f"load moved from {amount(planned)} to {amount(now)}/s"
 
 
 def queue_reason(queued: float, before: float) -> str:
     """Why the queue calls for a plan, in units of load; empty: it does not."""
     if queued > 0 and (before <= 0 or queued > before * (1 + DEFAULT_TUNING.replan_rate_change)):
-        return f"{queued:.4g} load waits"
+        return f"{amount(queued)} load waits"
     return "the queue is empty" if before > 0 and queued <= 0 else ""

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from policy.amounts import amount
 from policy.capacity.performance import LOAD_EPSILON
 from policy.state.worker import Worker
 
@@ -67,4 +68,4 @@ def requests(worker: Worker) -> str:
     """The requests that a worker holds: `2 in flight and 1 open ticket`."""
     held = [f"{worker.in_flight} in flight"] if worker.in_flight else []
     held += [count(worker.tickets_open, "open ticket")] if worker.tickets_open else []
-    return " and ".join(held) or (f"load {worker.load:.4g}" if worker.load else "no requests")
+    return " and ".join(held) or (f"load {amount(worker.load)}" if worker.load else "no requests")

@@ -14,6 +14,7 @@ from controller.key_events import engines_sharing, memo_keys
 from controller.query_results import endpoint_state
 from controller.state import EndpointStateBook
 from controller.whatif.advice import differences_in_words, said
+from policy.amounts import amount
 from policy.state.worker import Worker
 from stoker_wire.control import WorkerAction
 from stoker_wire.messages import MEMO_KEY, EndpointMemo, Member
@@ -168,11 +169,17 @@ _GAP = _BLANK * 2
 def _capacity(book: EndpointStateBook) -> str:
     targets, load = book.record.targets, book.record.load
     rows = [
-        ("predicted load", f"{targets.predicted_load:.4g} load/s"),
-        ("hot capacity wanted", f"{targets.hot_wanted:.4g} load/s"),
-        ("hot capacity ready / booting", f"{targets.hot_ready:.4g} / {targets.hot_booting:.4g} load/s"),
-        ("total capacity wanted / there", f"{targets.total_wanted:.4g} / {targets.total_have:.4g} load/s"),
-        ("waiting", f"{load.backlog_requests} requests, {load.backlog_load:.4g} load"),
+        ("predicted load", f"{amount(targets.predicted_load)} load/s"),
+        ("hot capacity wanted", f"{amount(targets.hot_wanted)} load/s"),
+        (
+            "hot capacity ready / booting",
+            f"{amount(targets.hot_ready)} / {amount(targets.hot_booting)} load/s",
+        ),
+        (
+            "total capacity wanted / there",
+            f"{amount(targets.total_wanted)} / {amount(targets.total_have)} load/s",
+        ),
+        ("waiting", f"{load.backlog_requests} requests, {amount(load.backlog_load)} load"),
         ("expected queue time", f"{targets.queue_seconds:.1f} s"),
     ]
     lines = ["| what | how much |", "|---|---|", *(f"| {what}{_GAP} | {much} |" for what, much in rows)]
@@ -221,8 +228,8 @@ def _fleet(workers: list[Worker], now: float) -> str:
             literal(worker.kind).replace(" ", _BLANK),
             worker.state.printed,
             _span(now - worker.since).replace(" ", _BLANK),
-            f"{worker.perf:.4g}",
-            f"{worker.load:.4g}",
+            f"{amount(worker.perf)}",
+            f"{amount(worker.load)}",
             str(worker.in_flight),
             f"{worker.burn_dollars_per_hour:.3f}",
             literal(note[:_NOTE_CHARS]),

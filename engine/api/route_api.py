@@ -277,9 +277,7 @@ class RouteApi:
                 return access
             if not any(engine.accounts.owner_of(key) for key in presented(request, body_key)):
                 raise unauthorised()
-        message = (
-            f"there is no endpoint named {name[:80]!r} for this key; check the name with `show endpoints`"
-        )
+        message = f"there is no endpoint named {name[:80]!r} for this key; see the list of endpoints"
         raise Problem(404, "no_such_endpoint", message)
 
     def may_have_access(self, request: Request) -> bool:

@@ -88,7 +88,7 @@ class Directory:
             raise Problem(
                 404,
                 "no_such_endpoint",
-                f"there is no endpoint {endpoint_id}; list yours with `show endpoints`",
+                f"there is no endpoint {endpoint_id}; see the list of endpoints",
             )
         return endpoint
 

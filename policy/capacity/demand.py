@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from policy.amounts import amount
 from policy.capacity.backlog import Backlog, clears_before_boot, surge_capacity
 from policy.capacity.performance import LOAD_EPSILON, PerfEstimates
 from policy.capacity.supply import holds_requests
@@ -98,11 +99,11 @@ def estimate_demand(
     if over_target:
         wait = "no ready worker" if math.isinf(backlog.seconds) else f"{backlog.seconds:.0f} s to clear"
         reason += (
-            f"; {observation.load.backlog_requests} waiting with {observation.load.backlog_load:.4g} load,"
+            f"; {observation.load.backlog_requests} waiting with {amount(observation.load.backlog_load)} load,"
             f" {wait}, target {config.target_queue_time:g} s"
         )
     elif arrivals / rules.target_util < floor:
-        reason += f"; floor {floor:.4g} load/s"
+        reason += f"; floor {amount(floor)} load/s"
     return Demand(
         predicted=max(arrivals, surge * rules.target_util),
         arrivals=arrivals,

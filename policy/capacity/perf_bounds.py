@@ -8,6 +8,7 @@ no bound: either could be wrong.
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from policy.amounts import amount
 from policy.state.worker import MachineStats, Worker
 from policy.tuning import DEFAULT_TUNING
 
@@ -34,14 +35,16 @@ def perf_bound(worker: Worker, fleet: Iterable[Worker], learned: MachineStats) -
             (same_kind if each.kind == worker.kind else others).append(each.perf)
     if len(same_kind) >= tuning.perf_bound_peers_min:
         usual = median(same_kind)
-        return PerfBound(usual * tuning.perf_over_kind_max, f"other workers of its kind reach {usual:.4g}")
+        return PerfBound(
+            usual * tuning.perf_over_kind_max, f"other workers of its kind reach {amount(usual)}"
+        )
     record = learned.kind(worker.workergroup_id, worker.kind)
     if record is not None and record.samples >= tuning.perf_bound_samples_min and record.perf > 0:
-        reason = f"its kind reached {record.perf:.4g} on average"
+        reason = f"its kind reached {amount(record.perf)} on average"
         return PerfBound(record.perf * tuning.perf_over_kind_max, reason)
     if len(same_kind) + len(others) >= tuning.perf_bound_peers_min:
         usual = median([*same_kind, *others])
-        reason = f"other workers of its workergroup reach {usual:.4g}"
+        reason = f"other workers of its workergroup reach {amount(usual)}"
         return PerfBound(usual * tuning.perf_over_workergroup_max, reason)
     return None
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from policy.amounts import amount
 from policy.load.history import LoadHistory, peak_rate_yesterday, rate
 from policy.tuning import Tuning
 
@@ -50,13 +51,15 @@ def forecast(
     sustained = max(sustained, peak_rate_yesterday(history, now, before=lead, after=lead))
     known = history.is_known(now, tuning.metrics_stale_seconds)
     if seasonal_load > level:
-        reason = f"{seasonal_load:.4g} load/s at this minute of each of the last hours, {level:.4g} now"
+        reason = (
+            f"{amount(seasonal_load)} load/s at this minute of each of the last hours, {amount(level)} now"
+        )
     else:
-        reason = f"{level:.4g} load/s in the last {window_seconds:.0f} s"
+        reason = f"{amount(level)} load/s in the last {window_seconds:.0f} s"
         if short > tuning.burst_ratio * level:
             reason = (
-                f"burst: {short:.4g} load/s in {tuning.short_window_seconds:.0f} s,"
-                f" {level:.4g} in {window_seconds:.0f} s"
+                f"burst: {amount(short)} load/s in {tuning.short_window_seconds:.0f} s,"
+                f" {amount(level)} in {window_seconds:.0f} s"
             )
     if not known:
         reason += f", last engine report {now - history.known_until:.0f} s ago"

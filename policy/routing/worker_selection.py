@@ -13,6 +13,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from policy.amounts import amount
 from policy.routing.service_time import ServiceTimes
 from policy.tuning import DEFAULT_TUNING
 
@@ -122,9 +123,7 @@ class Candidate:
 
     def __repr__(self) -> str:
         health = "healthy" if self.healthy else "out of rotation"
-        return (
-            f"<Candidate {self.launch_id} {health}, {self.outstanding:.4g} load over {self.perf:.4g} load/s>"
-        )
+        return f"<Candidate {self.launch_id} {health}, {amount(self.outstanding)} load over {amount(self.perf)} load/s>"
 
 
 @dataclass(frozen=True, slots=True)

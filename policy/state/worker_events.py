@@ -7,6 +7,7 @@ decision log.
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from policy.amounts import amount
 from policy.capacity.perf_bounds import PerfBound, perf_bound
 from policy.state.host_failures import cause_of
 from policy.state.lifecycle import LIFECYCLE, advance, enter_phase, is_booting, is_hot
@@ -200,8 +201,8 @@ def _report_ready(
     learned = cap_perf(learned, worker, bound.perf)
     folded = _ready(worker, report, bound.perf, now, learned, provisional=provisional)
     line = (
-        f"{worker.launch_id[:6]} ({worker.kind}) reports {report.perf:.4g} load/s, but {bound.reason}; "
-        f"it counts as {bound.perf:.4g}"
+        f"{worker.launch_id[:6]} ({worker.kind}) reports {amount(report.perf)} load/s, but {bound.reason}; "
+        f"it counts as {amount(bound.perf)}"
     )
     return replace(folded, lines=(*folded.lines, line))
 
@@ -228,7 +229,7 @@ def _ready(
         if perf == worker.perf and provisional == worker.provisional:
             return FoldResult(worker=worker, learned=learned)
         found = "estimates" if provisional else "measured"
-        line = f"{worker.launch_id[:6]} {found} {perf:.4g} load/s; {worker.perf:.4g} before"
+        line = f"{worker.launch_id[:6]} {found} {amount(perf)} load/s; {amount(worker.perf)} before"
         return FoldResult(
             worker=worker.replace(perf=perf, provisional=provisional),
             learned=learn_perf(learned, worker, perf) if is_sample else learned,
@@ -248,7 +249,7 @@ def _ready(
     if is_sample:
         learned = learn_perf(learned, worker, perf)
     estimated = ", estimated" if provisional else ""
-    line = f"{worker.launch_id[:6]} ({worker.kind}) is ready after {took}; {perf:.4g} load/s{estimated}"
+    line = f"{worker.launch_id[:6]} ({worker.kind}) is ready after {took}; {amount(perf)} load/s{estimated}"
     ready = advance(
         worker, S.READY, now, perf=perf, provisional=provisional, loaded_once=True, error="", drain=None
     )

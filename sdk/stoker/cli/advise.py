@@ -2,31 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
-from stoker.cli.context import AsJson, EndpointArgument, run
-from stoker.cli.output import console, format_time, make_table, print_json, print_line
+from stoker.cli.context import AsJson, EndpointArgument, complete_from, run
+from stoker.cli.output import console, format_number, format_time, make_table, print_json, print_line
 from stoker.cli.parameters import ENDPOINT_OPTIONS, with_options
 from stoker.client import Serverless
 
 Tuning = Annotated[
     str | None,
-    typer.Option(help="thrifty or generous: less or more spare capacity for random peaks than the default."),
+    typer.Option(
+        help="thrifty or generous: less or more spare capacity for random peaks than the default.",
+        autocompletion=complete_from("thrifty", "generous"),
+    ),
 ]
 
-_ROWS = (
-    ("hot workers now", "hot", "{:.0f}"),
-    ("hot workers, mean", "hot_mean", "{:.1f}"),
-    ("booting / cold now", "", ""),
-    ("hot capacity wanted", "hot_wanted", "{:.4g} load/s"),
-    ("$/h now", "dollars_per_hour", "{:.3f}"),
-    ("$/h, mean", "dollars_per_hour_mean", "{:.3f}"),
-    ("dollars since then", "dollars", "{:.2f}"),
-    ("expected wait, mean", "wait_seconds_mean", "{:.2f} s"),
-    ("late (over target_queue_time)", "late_share", "{:.2%}"),
-    ("starts / creates / stops", "", ""),
+
+def _load_per_second(value: float) -> str:
+    return f"{format_number(value)} load/s"
+
+
+_ROWS: tuple[tuple[str, str, Callable[[float], str] | None], ...] = (
+    ("hot workers now", "hot", "{:.0f}".format),
+    ("hot workers, mean", "hot_mean", "{:.1f}".format),
+    ("booting / cold now", "", None),
+    ("hot capacity wanted", "hot_wanted", _load_per_second),
+    ("$/h now", "dollars_per_hour", "{:.3f}".format),
+    ("$/h, mean", "dollars_per_hour_mean", "{:.3f}".format),
+    ("dollars since then", "dollars", "{:.2f}".format),
+    ("expected wait, mean", "wait_seconds_mean", "{:.2f} s".format),
+    ("late (over target_queue_time)", "late_share", "{:.2%}".format),
+    ("starts / creates / stops", "", None),
 )
 _SIDES = ("live", "live_imagined", "advised")
 
@@ -96,7 +105,7 @@ def _rows(found: dict[str, Any]) -> list[list[str]]:
         elif title.startswith("starts"):
             cells = [_counts(side) for side in sides]
         else:
-            cells = ["-" if side.get(name) is None else shape.format(side[name]) for side in sides]
+            cells = ["-" if shape is None or side.get(name) is None else shape(side[name]) for side in sides]
         rows.append([title, *cells])
     return rows
 

@@ -16,6 +16,7 @@ from stoker.requests.retry.backoff import RetryPolicy
 
 T = TypeVar("T")
 
+COMPLETION_SECONDS_MAX = 2.0
 ENGINE_SECONDS_MAX = 10.0
 """Tolerated outage of the engine; short, because a person waits at the terminal."""
 PATIENT_SECONDS_MAX = 120.0
@@ -25,8 +26,6 @@ SILENT_SECONDS_MAX = 2.0
 
 ENDPOINT_HELP = "The endpoint's name, or its id as id:123. Before a name that begins with a dash write --."
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
-EndpointArgument = Annotated[str, typer.Argument(metavar="ENDPOINT", help=ENDPOINT_HELP)]
-EndpointOption = Annotated[str | None, typer.Option("--endpoint", "-e", help=ENDPOINT_HELP)]
 WorkergroupOption = Annotated[int | None, typer.Option("--workergroup", "-g", help="Id of a workergroup.")]
 
 
@@ -70,6 +69,43 @@ class Globals:
         return Serverless(
             self.api_key, url=self.url, timeout=timeout_seconds, retry=retry, verify=not self.insecure
         )
+
+
+def complete_endpoint(context: typer.Context, incomplete: str) -> list[str]:
+    """Names of endpoints that begin with this text, for the shell; none if the engine does not answer at once."""
+    options = context.find_root().params
+    given = Globals(options.get("url"), options.get("api_key"), bool(options.get("insecure")))
+
+    async def names() -> list[str]:
+        async with asyncio.timeout(COMPLETION_SECONDS_MAX), given.client(outage_seconds_max=0.0) as client:
+            return [str(row["name"]) for row in (await client.endpoints.overview())["endpoints"]]
+
+    try:
+        return [name for name in asyncio.run(names()) if name.startswith(incomplete)]
+    except (StokerError, TimeoutError):
+        return []
+
+
+def complete_from(*words: str) -> Callable[[str], list[str]]:
+    """A completion from a fixed list."""
+
+    def complete(incomplete: str) -> list[str]:
+        return [word for word in words if word.startswith(incomplete)]
+
+    return complete
+
+
+EndpointArgument = Annotated[
+    str,
+    typer.Argument(metavar="ENDPOINT", help=ENDPOINT_HELP, autocompletion=complete_endpoint),
+]
+OptionalEndpointArgument = Annotated[
+    str | None,
+    typer.Argument(metavar="ENDPOINT", help=ENDPOINT_HELP, autocompletion=complete_endpoint),
+]
+EndpointOption = Annotated[
+    str | None, typer.Option("--endpoint", "-e", help=ENDPOINT_HELP, autocompletion=complete_endpoint)
+]
 
 
 def run(

@@ -15,6 +15,8 @@ PARAMETER_UNITS: Mapping[str, str] = {
     "max_queue_time": "s",
     "target_queue_time": "s",
     "drain_seconds_max": "s",
+    "silence_seconds_max": "s",
+    "affinity_prefix_bytes": "bytes",
     "dollars_per_hour_max": "$/h",
     "auto_delete_in_seconds": "s",
 }
@@ -47,6 +49,8 @@ def parameter_rows(record: Mapping[str, Any]) -> list[list[str]]:
     """Name and value of an endpoint's or a workergroup's fields, with units."""
     rows = []
     for name, value in record.items():
+        if name == "broken" and not value:
+            continue
         unit = PARAMETER_UNITS.get(name)
         if unit and isinstance(value, int | float) and not isinstance(value, bool):
             rows.append([name, f"{format_number(value)} {unit}"])
@@ -77,8 +81,23 @@ def status_rows(status: Mapping[str, Any]) -> list[list[str]]:
         "success", "name", "id", "created_at", "config", "state", "targets", "workers", "waits", "load_per_second",
         "queued_load", "queued_requests", "dollars_per_hour", "dollars",
     }  # fmt: skip
-    rows += [[name, describe(value, name)] for name, value in status.items() if name not in shown]
+    for name, value in status.items():
+        if name not in shown:
+            rows += _nested_rows(name, value)
     return rows
+
+
+def _nested_rows(name: str, value: Any) -> list[list[str]]:
+    """One row; of an object with lists of objects, one row per inner object."""
+    lists = {inner: objects(each) for inner, each in mapping(value).items()}
+    if not any(lists.values()):
+        return [[name, describe(value, name)]]
+    rows = [[f"{name}, {inner}", describe(each)] for inner, found in lists.items() for each in found]
+    return rows + [
+        [f"{name}, {inner}", describe(each, str(inner))]
+        for inner, each in mapping(value).items()
+        if not isinstance(each, list)
+    ]
 
 
 def queue_time(seconds: Any) -> str:

@@ -10,10 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from stoker.cli.context import (
-    ENDPOINT_HELP,
     PATIENT_SECONDS_MAX,
     AsJson,
     EndpointArgument,
+    OptionalEndpointArgument,
     WorkergroupOption,
     one_of,
     run,
@@ -37,7 +37,7 @@ FOLLOW_SECONDS = 2.0
 
 def logs(
     context: typer.Context,
-    endpoint: Annotated[str | None, typer.Argument(help=ENDPOINT_HELP)] = None,
+    endpoint: OptionalEndpointArgument = None,
     workergroup: WorkergroupOption = None,
     level: Annotated[int, typer.Option(min=0, max=3, help="Detail: 0 for operators … 3 everything.")] = 0,
     tail: Annotated[int | None, typer.Option(min=1, help="Only the last lines.")] = None,

@@ -13,6 +13,7 @@ from typer.core import TyperGroup
 from stoker_wire.parsing.numbers import read_number
 from stoker_wire.problem import OWN_CHECK
 
+HELP_OPTIONS = ["-h", "--help"]
 _WHOLE = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 _DIGITS = re.compile(r"-?[0-9]+", re.ASCII)
 
@@ -22,9 +23,13 @@ class StrictGroup(TyperGroup):
 
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
+        self.context_settings.setdefault("help_option_names", HELP_OPTIONS)
         for command in self.commands.values():
+            command.context_settings.setdefault("help_option_names", HELP_OPTIONS)
             for parameter in command.params:
                 vars(parameter)["process_value"] = _plainly(parameter)
+                if parameter.param_type_name == "argument" and parameter.metavar is None:
+                    parameter.metavar = (parameter.name or "").upper()
             for parameter, kind in numeric_parameters(command):
                 # Set on the instance: typer offers no public class for it, and `min` and `max` stay in force.
                 vars(parameter)["process_value"] = _checked(parameter, kind)

@@ -9,6 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
+from stoker.cli.context import complete_from
+
 ENDPOINT_OPTIONS: Mapping[str, Any] = {
     "max_workers": Annotated[int | None, typer.Option(help="Hard cap on all workers, hot and cold.")],
     "min_workers": Annotated[
@@ -28,7 +30,14 @@ ENDPOINT_OPTIONS: Mapping[str, Any] = {
     "target_queue_time": Annotated[
         float | None, typer.Option(help="Capacity is added above this expected queue, s.")
     ],
-    "endpoint_state": Annotated[str | None, typer.Option("--state", help="active, suspended or stopped.")],
+    "endpoint_state": Annotated[
+        str | None,
+        typer.Option(
+            "--state",
+            help="active, suspended or stopped.",
+            autocompletion=complete_from("active", "suspended", "stopped"),
+        ),
+    ],
     "dollars_per_hour_max": Annotated[
         float | None, typer.Option("--budget", help="Hard limit on running workers, $/h.")
     ],

@@ -51,7 +51,7 @@ def test_a_worker_counts_for_at_most_three_times_its_kind(claimed, counts):
 def test_the_bound_is_logged_with_its_reason():
     folded = fold_report(worker("rogue", S.MODEL_LOADING, perf=0.0), 1e9, fleet(100.0, 100.0))
     assert folded.lines[-1] == (
-        "rogue (1x RTX 4090) reports 1e+09 load/s, but other workers of its kind reach 100; it counts as 300"
+        "rogue (1x RTX 4090) reports 1000000000 load/s, but other workers of its kind reach 100; it counts as 300"
     )
 
 

@@ -84,9 +84,22 @@ def test_show_prints_times_units_and_words_instead_of_python_values(peers, stoke
     assert rows["waiting"] == "the budget is used up (until 2025-11-23 13:53:20 UTC)"
     assert rows["look_again_at"] == "2025-11-23 13:53:20 UTC"
     assert rows["learned"] == "perf 719480000, boot_seconds 5 min"
+    assert "broken" not in rows
     assert rows["under_way"] == "create 0a1b; stop 0a1c"
     assert not {"{", "}", "[", "'", "e+"} & set(shown)
     assert "e+" not in shown
+
+
+def test_each_learned_machine_kind_is_a_row_of_its_own(peers, stoker):
+    kinds = [{"kind": "1x A", "boot_seconds": 300.0}, {"kind": "1x B", "boot_seconds": 30.0}]
+    status = STATUS | {"learned": {"kinds": kinds, "failed_hosts": []}}
+    peers.console_replies["GET", ONE + "status/"] = json_reply(status)
+    shown = stoker("endpoints", "show", "llm").stdout
+    learned = [" ".join(line.split()) for line in shown.splitlines() if line.startswith("learned")]
+    assert learned == [
+        "learned, kinds kind 1x A, boot_seconds 5 min",
+        "learned, kinds kind 1x B, boot_seconds 30 s",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from stoker.cli.context import PATIENT_SECONDS_MAX, Globals, run
+from stoker.cli.context import PATIENT_SECONDS_MAX, Globals, complete_from, run
 from stoker.cli.output import print_line, print_notice
 from stoker.client import Serverless
 from stoker.errors import Invalid, StokerError
@@ -19,13 +19,20 @@ from stoker.up.plan import Plan, make_plan
 from stoker.up.progress import last_decision_at, wait_until_loaded
 from stoker.up.request import UpRequest, find_preset, read_variables
 from stoker.up.usage import usage_lines
+from stoker_wire.presets import PRESETS
 
 _NOT_NAME = re.compile(r"[^A-Za-z0-9_-]+")
 
 
 def up(
     context: typer.Context,
-    preset: Annotated[str, typer.Argument(help="E.g. vllm, llama-server; see docs/reference/presets.md.")],
+    preset: Annotated[
+        str,
+        typer.Argument(
+            help="E.g. vllm, llama-server; see docs/reference/presets.md.",
+            autocompletion=complete_from(*PRESETS),
+        ),
+    ],
     server_args: Annotated[
         list[str] | None,
         typer.Argument(metavar="[-- SERVER_ARGS]...", help="Arguments for the model server."),

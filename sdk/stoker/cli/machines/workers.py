@@ -7,9 +7,9 @@ from typing import Annotated, Any
 import typer
 
 from stoker.cli.context import (
-    ENDPOINT_HELP,
     AsJson,
     EndpointArgument,
+    OptionalEndpointArgument,
     WorkergroupOption,
     one_of,
     run,
@@ -56,7 +56,7 @@ WorkerArgument = Annotated[
 @app.command(_LIST)
 def list_workers(
     context: typer.Context,
-    endpoint: Annotated[str | None, typer.Argument(help=ENDPOINT_HELP)] = None,
+    endpoint: OptionalEndpointArgument = None,
     workergroup: WorkergroupOption = None,
     as_json: AsJson = False,
 ) -> None:

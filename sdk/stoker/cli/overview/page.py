@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from stoker.cli.context import ENDPOINT_HELP, run
+from stoker.cli.context import OptionalEndpointArgument, run
 from stoker.cli.output import fail, print_line
 from stoker.client import Serverless
 from stoker.errors import StokerError
@@ -15,7 +15,7 @@ from stoker.errors import StokerError
 
 def open_page(
     context: typer.Context,
-    endpoint: Annotated[str | None, typer.Argument(help=ENDPOINT_HELP)] = None,
+    endpoint: OptionalEndpointArgument = None,
     show: Annotated[bool, typer.Option("--print", help="Print the address and open nothing.")] = False,
 ) -> None:
     """Open the dashboard, at this endpoint's page if one is given; prints the address."""
