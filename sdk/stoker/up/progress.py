@@ -22,6 +22,8 @@ FAILURES_MAX = 4
 _CAUSE_CHARACTERS = 60
 _FAILED_BOOT = "error before it was ever ready: "
 """Beginning of the reason for which the planner destroys such a worker."""
+_NO_MACHINE = "no machine can run workergroup "
+"""Beginning of the reason for which the planner rents no other machine."""
 
 PHASES: Mapping[str, str] = {
     WorkerState.PENDING: "waits for its order",
@@ -52,6 +54,8 @@ class BootProgress:
     said: dict[str, str] = field(default_factory=dict)
     failures: list[str] = field(default_factory=list)
     """The error of each worker that was destroyed before it was ready."""
+    paused: str = ""
+    """Why no other machine is rented; "" while another may be."""
     decisions_until: float = 0.0
 
     def lines(
@@ -59,14 +63,18 @@ class BootProgress:
     ) -> list[str]:
         """The new lines. `hosts`: the marketplace's messages about instances that boot."""
         found = []
+        told_until = self.decisions_until
         for each in decisions:
             at = each.get("at")
-            if isinstance(at, int | float) and at > self.decisions_until:
-                self.decisions_until = float(at)
+            # The decisions of one plan have the same time.
+            if isinstance(at, int | float) and at > told_until:
+                self.decisions_until = max(self.decisions_until, float(at))
                 reason = str(each.get("reason", ""))
                 found.append(f"{each.get('kind', 'decision')}: {reason}")
                 if each.get("kind") == "destroy" and reason.startswith(_FAILED_BOOT):
                     self.failures.append(reason.removeprefix(_FAILED_BOOT))
+                if each.get("kind") == "wait" and reason.startswith(_NO_MACHINE):
+                    self.paused = reason
         for worker in workers:
             if not worker.id:  # nothing is rented yet: the decisions tell of it
                 continue
@@ -78,6 +86,8 @@ class BootProgress:
 
     def verdict(self) -> str:
         """Why further boots would fail too; "" as long as that is not known."""
+        if self.paused:
+            return self.paused
         count = len(self.failures)
         causes = Counter(each[:_CAUSE_CHARACTERS] for each in self.failures)
         if count and (count >= FAILURES_MAX or max(causes.values()) >= SAME_FAILURES_MAX):

@@ -21,11 +21,16 @@ _COST = 150
 _AUDIO = "/v1/audio/transcriptions"
 
 
-def usage_lines(preset: PresetSummary, *, engine_url: str, endpoint: str) -> list[str]:
-    """Lines for a shell and for Python. The key is read from STOKER_API_KEY, so that none is printed."""
+def usage_lines(preset: PresetSummary, *, engine_url: str, endpoint: str, has_key: bool = True) -> list[str]:
+    """Lines for a shell and for Python. The key is read from STOKER_API_KEY, so that none is printed.
+
+    Args:
+        has_key: whether the shell has STOKER_API_KEY; without it the first line sets it.
+    """
     route = preset.routes[0] if preset.routes else "/"
     base = f"{engine_url}/openai/{quote(endpoint)}"
-    lines = [f"export OPENAI_BASE_URL={base}/v1 OPENAI_API_KEY=$STOKER_API_KEY", ""]
+    lines = [] if has_key else ["export STOKER_API_KEY=$(stokerd key)"]
+    lines += [f"export OPENAI_BASE_URL={base}/v1 OPENAI_API_KEY=$STOKER_API_KEY", ""]
     auth = '-H "Authorization: Bearer $STOKER_API_KEY"'
     if route == _AUDIO:
         lines += ["# curl", f"curl {base}{route} {auth} -F file=@speech.wav -F model={endpoint}"]

@@ -63,6 +63,14 @@ async def test_a_page_of_a_real_vllm_under_load_becomes_a_reading():
     assert 0 < reading.cache_used < 0.01
 
 
+async def test_a_page_of_a_real_llama_server_under_load_becomes_a_reading():
+    metrics = reader("llama-server")
+    page = (Path(__file__).parents[1] / "presets" / "transcripts" / "llama-server.busy.prom").read_text()
+    reading = metrics.parse(page, 10.0)
+    # llama.cpp 0.5.0 with --parallel 2 and three requests; it tells nothing of its KV cache
+    assert (reading.running, reading.waiting, reading.cache_used, reading.full) == (2, 1, 0.0, False)
+
+
 async def test_a_full_server_has_room_again_below_four_fifths():
     metrics = reader("sglang")
     page = "sglang:num_queue_reqs 1\nsglang:token_usage {}\n"

@@ -3,9 +3,11 @@
 import ast
 import json
 import shlex
+from pathlib import Path
 
 import pytest
 
+from policy.planning import recruit
 from stoker.management.records import WorkerRecord
 from stoker.up.progress import BootProgress
 from stoker.up.usage import usage_lines
@@ -99,3 +101,24 @@ def test_a_worker_without_an_instance_has_no_line_of_its_own():
     assert progress.lines([worker("creating")], [], {}) == [
         "worker 10001: the marketplace creates the instance on 1x RTX 4090, $0.41/h"
     ]
+
+
+def test_a_shell_without_the_key_is_told_how_to_get_it():
+    preset = PRESETS["llama-server"]
+    lines = usage_lines(preset, engine_url="http://127.0.0.1:8080", endpoint="llm", has_key=False)
+    assert lines[0] == "export STOKER_API_KEY=$(stokerd key)"
+    assert lines[1:] == usage_lines(preset, engine_url="http://127.0.0.1:8080", endpoint="llm")
+
+
+def test_the_wait_ends_when_no_other_machine_is_rented():
+    reason = (
+        "no machine can run workergroup 7 before its template, model or secrets change: 1x CPU: no such model"
+    )
+    decisions = [
+        {"at": 5.0, "kind": "destroy", "reason": "error before it was ever ready: no such model"},
+        {"at": 5.0, "kind": "wait", "reason": reason},
+    ]
+    progress = BootProgress()
+    assert len(progress.lines([], decisions, {})) == 2, "both of one plan"
+    assert progress.verdict() == reason
+    assert reason.split("7", maxsplit=1)[0] in Path(recruit.__file__).read_text(), "as the planner says it"

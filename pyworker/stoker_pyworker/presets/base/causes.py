@@ -89,6 +89,15 @@ ACCESS = FailureCause(
     everywhere=True,
 )
 
+MEMORY = FailureCause(
+    name="memory",
+    pattern=r"mmap failed: Cannot allocate memory|std::bad_alloc|DefaultCPUAllocator: can't allocate memory"
+    r"|DefaultCPUAllocator: not enough memory|^MemoryError",
+    sentence="the machine's memory (RAM) is too small for the weights: take a smaller or quantised model,"
+    " or search for offers with more cpu_ram",
+    final=True,
+)
+
 COMMON = (
     GATED,
     UNKNOWN_MODEL,
@@ -102,6 +111,7 @@ COMMON = (
     ARGUMENTS,
     NOT_INSTALLED,
     NETWORK,
+    MEMORY,
 )
 
 CACHE_MEMORY = FailureCause(

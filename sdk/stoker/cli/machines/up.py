@@ -146,7 +146,10 @@ def up(
         raise typer.Exit(1)
     print_line("")
     for line in usage_lines(
-        plan.request.preset, engine_url=_engine_url(context), endpoint=applied.endpoint.endpoint_name
+        plan.request.preset,
+        engine_url=_engine_url(context),
+        endpoint=applied.endpoint.endpoint_name,
+        has_key=not plan.local or bool(os.environ.get("STOKER_API_KEY")),
     ):
         print_line(line)
 
