@@ -37,6 +37,8 @@ class SweepSpec:
     rounds: int = 0
     """Number of sweeps in earlier runs."""
     destroyed: int = 0
+    destroyed_at: float = 0.0
+    """When the last of them was, Unix seconds."""
     stalled: "tuple[StalledEndpoint, ...]" = ()
     """Endpoints without progress at the last sweep."""
     looked_at: float = 0.0

@@ -56,7 +56,7 @@ class AlertWatch:
             if number % SLICE == 0:
                 await asyncio.sleep(0)
         foreign = self._engine.endpoint_watcher.foreign
-        return found + deployment_alerts(unowned=0 if foreign is None else foreign.unowned)
+        return found if foreign is None else found + deployment_alerts(foreign, now)
 
     def _figures(self, endpoint: Endpoint, now: float) -> EndpointFigures:
         config = endpoint.config

@@ -200,6 +200,11 @@ def _foreign(engine: Engine) -> Samples:
     return () if foreign is None else ((("other",), foreign.other_deployments), (("none",), foreign.unowned))
 
 
+def _orphans_destroyed(engine: Engine) -> Samples:
+    foreign = engine.endpoint_watcher.foreign
+    return () if foreign is None else (((), foreign.destroyed),)
+
+
 def _watch_age(engine: Engine) -> float:
     polled_at = engine.endpoint_watcher.polled_at
     return time.time() - polled_at if polled_at else math.inf
@@ -249,6 +254,12 @@ OF_ENGINE: tuple[Family[Engine], ...] = (
         about="Instances with a stoker label that this deployment does not manage: of other deployments, or of none",
         labels=("owner",),
         read=_foreign,
+    ),
+    Family(
+        name="stoker_orphans_destroyed",
+        kind="counter",
+        about="Instances that the sweep destroyed, because no endpoint looked after them",
+        read=_orphans_destroyed,
     ),
     Family(
         name="stoker_engine_request_log_lines",

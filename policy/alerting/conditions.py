@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from policy.wording import count, duration, price
 from stoker_wire.alerts import ActiveAlert
+from stoker_wire.messages import ForeignInstances
 
 FAILED_SHARE_MAX = 0.05
 """Share of failed requests above which an alert is active. Doubled: a tenth of the requests may fail unnoticed."""
@@ -17,6 +18,8 @@ FAILED_WINDOW_SECONDS = 600.0
 MARKET_FAILED_SHARE_MAX = 0.2
 """Share of failed marketplace calls above which an alert is active. Single failures are normal and retried."""
 TASKS_WINDOW_SECONDS = 300.0
+ORPHANS_TOLD_SECONDS = 900.0
+"""How long the destruction of an orphan is an active alert."""
 BUDGET_SHARE = 0.95
 """Share of the budget at which it counts as reached: the price of one more worker rarely fits exactly."""
 
@@ -91,12 +94,21 @@ def endpoint_alerts(seen: EndpointFigures) -> list[ActiveAlert]:
     return [ActiveAlert(name=name, subject=seen.name, text=text) for name, holds, text in conditions if holds]
 
 
-def deployment_alerts(*, unowned: int) -> list[ActiveAlert]:
-    """Active alerts of the deployment as a whole."""
-    if unowned <= 0:
-        return []
-    text = f"{count(unowned, 'instance')} with a stoker label and no deployment; they are billed"
-    return [ActiveAlert(name="StokerUnownedInstances", text=text)]
+def deployment_alerts(swept: ForeignInstances, now: float) -> list[ActiveAlert]:
+    """Active alerts of the deployment as a whole, from what the sweep found."""
+    conditions = (
+        (
+            "StokerUnownedInstances",
+            swept.unowned > 0,
+            f"{count(swept.unowned, 'instance')} with a stoker label and no deployment; they are billed",
+        ),
+        (
+            "StokerOrphansDestroyed",
+            0 <= now - swept.destroyed_at < ORPHANS_TOLD_SECONDS,
+            f"the sweep destroyed what no endpoint looked after; {count(swept.destroyed, 'instance')} so far",
+        ),
+    )
+    return [ActiveAlert(name=name, text=text) for name, holds, text in conditions if holds]
 
 
 def worker_alerts(*, market_failed_share: float, failing_workflows: Sequence[str]) -> list[ActiveAlert]:

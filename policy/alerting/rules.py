@@ -38,6 +38,7 @@ RULES: dict[str, AlertRule] = {
     "StokerEndpointStuck": AlertRule(severity="page", hold_seconds=300),
     "StokerRequestsFailing": AlertRule(severity="warn", hold_seconds=300),
     "StokerBillDiffers": AlertRule(severity="warn", hold_seconds=3600),
+    "StokerOrphansDestroyed": AlertRule(severity="warn", hold_seconds=0),
     "StokerUnownedInstances": AlertRule(severity="warn", hold_seconds=1800),
 }
 

@@ -155,7 +155,9 @@ async def test_the_sweep_tells_in_its_memo_what_it_leaves_alone(a_world: Any) ->
         await ensure_sweep(world.client, SweepSpec(every_seconds=300, young_seconds=60))
         await world.env.sleep(timedelta(seconds=900))
         memo = await (await world.client.get_workflow_handle(SWEEP_ID).describe()).memo()
-        assert memo[FOREIGN_KEY] == {"other_deployments": 1, "unowned": 1}
+        told = ForeignInstances.model_validate(memo[FOREIGN_KEY])
+        assert (told.other_deployments, told.unowned, told.destroyed) == (1, 1, 1)
+        assert told.destroyed_at > 0
         assert orphan not in world.market.instances
         assert serving in world.market.instances
         assert len(world.market.instances) == 2

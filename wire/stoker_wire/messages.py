@@ -234,12 +234,16 @@ class EndpointMemo(TolerantModel):
 
 
 class ForeignInstances(TolerantModel):
-    """Numbers of instances with a label of stoker that do not belong to this deployment."""
+    """What the sweep found besides the endpoints' instances."""
 
     other_deployments: Count = 0
     """Instances of other deployments."""
     unowned: Count = 0
     """Instances whose labels name no deployment."""
+    destroyed: Count = 0
+    """Instances of this deployment that the sweep has destroyed, because no endpoint looked after them."""
+    destroyed_at: float = 0.0
+    """When it last did, Unix seconds; 0: never."""
 
 
 FOREIGN_KEY = "foreign"

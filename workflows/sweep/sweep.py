@@ -194,6 +194,7 @@ class SweepWorkflow:
         self._spec = spec
         self._rounds = spec.rounds
         self._destroyed = spec.destroyed
+        self._destroyed_at = spec.destroyed_at
         self._stalled = spec.stalled
         self._looked_at = spec.looked_at
         self._due = True
@@ -222,6 +223,7 @@ class SweepWorkflow:
                 self._spec,
                 rounds=self._rounds,
                 destroyed=self._destroyed,
+                destroyed_at=self._destroyed_at,
                 stalled=self._stalled,
                 looked_at=self._looked_at,
             ),
@@ -277,9 +279,6 @@ class SweepWorkflow:
             **options.sweep_options(),
         )
         self._stalled = found.stalled
-        foreign = found.foreign.model_dump()
-        if workflow.memo_value(FOREIGN_KEY, ForeignInstances().model_dump()) != foreign:
-            workflow.upsert_memo({FOREIGN_KEY: foreign})
         await asyncio.gather(
             *(self._destroy(each, "its endpoint is gone") for each in found.instance_ids),
             *(self._destroy(each, "its endpoint makes no progress") for each in found.of_stuck),
@@ -287,6 +286,13 @@ class SweepWorkflow:
         for each in found.stalled:
             if workflow.time() - each.since >= spec.stuck_end_seconds:
                 await self._end(each)
+        self._publish(found.foreign)
+
+    def _publish(self, found: ForeignInstances) -> None:
+        destroyed = {"destroyed": self._destroyed, "destroyed_at": self._destroyed_at}
+        foreign = found.model_copy(update=destroyed).model_dump()
+        if workflow.memo_value(FOREIGN_KEY, ForeignInstances().model_dump()) != foreign:
+            workflow.upsert_memo({FOREIGN_KEY: foreign})
 
     async def _end(self, stalled: StalledEndpoint) -> None:
         why = f"no progress for {workflow.time() - stalled.since:.0f} s: {stalled.fault}"
@@ -297,8 +303,10 @@ class SweepWorkflow:
 
     async def _destroy(self, instance_id: int, why: str) -> None:
         fault = await destroy_instance(instance_id, why)
-        self._destroyed += not fault
-        if fault:
+        if not fault:
+            self._destroyed += 1
+            self._destroyed_at = workflow.time()
+        else:
             extra = {"instance_id": instance_id, "reason": fault}
             workflow.logger.warning("orphan_not_destroyed", extra=extra)
 
@@ -357,7 +365,7 @@ def without_absence(
 
 
 def _settings(spec: SweepSpec) -> SweepSpec:
-    return replace(spec, rounds=0, destroyed=0, stalled=(), looked_at=0.0)
+    return replace(spec, rounds=0, destroyed=0, destroyed_at=0.0, stalled=(), looked_at=0.0)
 
 
 def _of_stuck(

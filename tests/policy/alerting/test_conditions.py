@@ -16,6 +16,7 @@ from policy.alerting.conditions import (
     worker_alerts,
 )
 from policy.alerting.rules import RULES, runbook
+from stoker_wire.messages import ForeignInstances
 
 ROOT = Path(__file__).parents[3]
 SECONDS = {"m": 60, "h": 3600}
@@ -70,11 +71,18 @@ def test_the_text_says_why_requests_wait():
     assert alert.text == "no worker can take 3 waiting requests: no offer matches"
 
 
+def test_destroyed_orphans_are_an_alert_for_a_quarter_of_an_hour():
+    swept = ForeignInstances(destroyed=3, destroyed_at=1000.0)
+    assert deployment_alerts(ForeignInstances(), 1000.0) == []
+    assert deployment_alerts(swept, 1900.0) == []
+    (alert,) = deployment_alerts(swept, 1899.0)
+    assert alert.name == "StokerOrphansDestroyed"
+    assert alert.text == "the sweep destroyed what no endpoint looked after; 3 instances so far"
+
+
 def test_instances_without_a_deployment_are_an_alert_of_the_deployment():
-    assert deployment_alerts(unowned=0) == []
-    assert [(alert.name, alert.subject) for alert in deployment_alerts(unowned=2)] == [
-        ("StokerUnownedInstances", "")
-    ]
+    found = deployment_alerts(ForeignInstances(unowned=2), 1e9)
+    assert [(alert.name, alert.subject) for alert in found] == [("StokerUnownedInstances", "")]
 
 
 def test_the_failed_share_is_that_of_the_window():
