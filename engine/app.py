@@ -46,6 +46,7 @@ class Parts:
     app: web.Application
     """Starts and stops the engine, and holds the calls that are not on the hot path."""
     route_api: RouteApi
+    worker_api: WorkerApi
     models_api: ModelsApi
     openai_api: OpenAIApi
     job_api: JobApi
@@ -76,7 +77,6 @@ def create_parts(
     app = web.Application(middlewares=[problems], client_max_size=settings.limits.body_bytes_max)
     app[BODY_SECONDS] = settings.limits.body_seconds_max
     for api in (
-        WorkerApi(engine),
         BootstrapApi(engine),
         HealthApi(engine),
         MetricsApi(engine),
@@ -85,7 +85,8 @@ def create_parts(
     ):
         app.add_routes(routes_of(api))
     models_api = ModelsApi(engine, route_api, openai_api, pages)
-    for native in (route_api, models_api, openai_api, job_api):
+    worker_api = WorkerApi(engine)
+    for native in (route_api, worker_api, models_api, openai_api, job_api):
         app.add_routes(routes_of(native, not_served_here))
     add_console(app, engine)
 
@@ -96,7 +97,7 @@ def create_parts(
         await engine.close()
 
     app.cleanup_ctx.append(run_engine)
-    return Parts(engine, app, route_api, models_api, openai_api, job_api, pages, names)
+    return Parts(engine, app, route_api, worker_api, models_api, openai_api, job_api, pages, names)
 
 
 class Server:
@@ -139,6 +140,7 @@ async def start_server(
     front = Front(
         parts.engine,
         route_api=parts.route_api,
+        worker_api=parts.worker_api,
         models_api=parts.models_api,
         openai_api=parts.openai_api,
         job_api=parts.job_api,

@@ -72,7 +72,7 @@ class Connection(asyncio.Protocol):
         head_end = self._buffer.find(b"\r\n\r\n")
         if head_end < 0 or self._answer is None:
             return
-        at = self._buffer.find(b"Content-Length: ") + 16
+        at = self._buffer.find(b"ength: ") + 7  # Content-Length, in any case
         length = int(self._buffer[at : self._buffer.index(b"\r\n", at)])
         if len(self._buffer) < head_end + 4 + length:
             return

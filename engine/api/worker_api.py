@@ -6,18 +6,21 @@ import time
 from typing import NamedTuple, Self
 from urllib.parse import urlsplit
 
+import msgspec
 import structlog
-from aiohttp import web
 
 from engine.api.keys import same_key
-from engine.api.parsing import answer, parse, read_body
+from engine.api.parsing import parse
 from engine.engine import Engine
+from engine.http.calls import Call
 from engine.openapi import live_shapes
 from engine.openapi.declarations import ok, text
 from engine.routing.endpoint import Endpoint
 from engine.routing.worker import KnownWorker
 from engine.settings import Timing
 from stoker_wire.http.openapi import Done, handles
+from stoker_wire.http1.request import Request
+from stoker_wire.http1.response_cycle import ResponseCycle
 from stoker_wire.problem import Problem
 from stoker_wire.security.token import WorkerIdentity, read_worker_token
 from stoker_wire.worker_status import FinishedRequest, FinishedRequests, WorkerStatus
@@ -35,6 +38,8 @@ _ID_MAX = 2**63 - 1
 _TOKEN_CHARS_MAX = 200
 
 LAUNCH_PATH = r"/w/{launch:[0-9a-f]{1,64}}/{sealed:[A-Za-z0-9_-]{1,512}}"
+_OWN_PATH = re.compile(rb"/w/([0-9a-f]{1,64})/([A-Za-z0-9_-]{1,512})(/[a-z_]+/)")
+_SUCCESS = b'{"success":true}'
 
 _METADATA = frozenset(map(ipaddress.ip_address, ("100.100.100.200", "192.0.0.192", "fd00:ec2::254")))
 """Metadata services of clouds that hand out credentials; 169.254.169.254 is covered as link-local."""
@@ -70,6 +75,16 @@ class WorkerApi:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.calls = {
+            (b"POST", b"/worker_status/"): self.worker_status,
+            (b"POST", b"/delete_requests/"): self.delete_requests,
+            (b"GET", b"/pubkey/"): self.pubkey,
+        }
+
+    def call_on_own_path(self, request: Request) -> Call | None:
+        """The call of a path that was issued to one launch."""
+        match = _OWN_PATH.fullmatch(request.path)
+        return None if match is None else self.calls.get((request.method, match[3]))
 
     @handles(
         "POST /worker_status/",
@@ -79,9 +94,9 @@ class WorkerApi:
         replies=ok(Done),
         refuses=(400, 401, 403, 404, 408, 413, 429, 503),
     )
-    async def worker_status(self, request: web.Request) -> web.Response:
+    def worker_status(self, request: Request, cycle: ResponseCycle) -> None:
         """Apply a worker's status report."""
-        status = parse(WorkerStatus, await read_body(request))
+        status = parse(WorkerStatus, request.body)
         endpoint, worker = self._authenticate(status.mtoken, status.id)
         sealed = self._sealed(request, worker)
         url = checked_url(status.url)
@@ -95,7 +110,7 @@ class WorkerApi:
         _check_figures(status)
         worker.sealed_key = sealed
         self._apply_report(endpoint, worker, status, url)
-        return answer({"success": True})
+        cycle.respond(200, _SUCCESS)
 
     @handles(
         "POST /delete_requests/",
@@ -105,9 +120,9 @@ class WorkerApi:
         replies=ok(live_shapes.Closed),
         refuses=(400, 401, 403, 404, 408, 413, 429, 503),
     )
-    async def delete_requests(self, request: web.Request) -> web.Response:
+    def delete_requests(self, request: Request, cycle: ResponseCycle) -> None:
         """Apply a worker's report of finished requests."""
-        ended = parse(FinishedRequests, await read_body(request))
+        ended = parse(FinishedRequests, request.body)
         endpoint, worker = self._authenticate(ended.mtoken, ended.worker_id)
         self._sealed(request, worker)
         now = time.time()
@@ -131,7 +146,7 @@ class WorkerApi:
         else:
             dispatcher.serve_queue(endpoint, now)
         dispatcher.signal_if_drained(endpoint, worker, now)
-        return answer({"success": True, "known": known})
+        cycle.respond(200, msgspec.json.encode({"success": True, "known": known}))
 
     @handles(
         "GET /pubkey/",
@@ -140,25 +155,25 @@ class WorkerApi:
         replies=text("text/plain", "The public key, PEM"),
         refuses=(404,),
     )
-    async def pubkey(self, request: web.Request) -> web.Response:
+    def pubkey(self, request: Request, cycle: ResponseCycle) -> None:
         """The public key that verifies route signatures; on a launch's own path, the launch's key."""
-        launch_id, sealed = request.match_info.get("launch", ""), request.match_info.get("sealed", "")
+        launch_id, sealed = _own_path(request)
         tickets = self._engine.ticket_issuer
         pem = tickets.public_key_of(launch_id, sealed) if sealed else tickets.public_key_pem
         if pem is None:
             raise no_such_path()
-        return web.Response(body=pem, content_type="text/plain")
+        cycle.respond(200, pem, content_type=b"text/plain")
 
-    def _sealed(self, request: web.Request, worker: KnownWorker) -> str:
+    def _sealed(self, request: Request, worker: KnownWorker) -> str:
         """The sealed signing key in the report's path; empty on the deployment's path.
 
         Raises:
             Problem: 403, the path belongs to another launch; 404, it was not issued by this deployment.
         """
-        sealed = request.match_info.get("sealed", "")
+        launch_id, sealed = _own_path(request)
         if not sealed or same_key(sealed.encode(), worker.sealed_key):
             return sealed
-        if request.match_info["launch"] != worker.launch_id:
+        if launch_id != worker.launch_id:
             message = "this path belongs to another launch; report to REPORT_ADDR unchanged"
             raise Problem(403, "wrong_path", message)
         if self._engine.ticket_issuer.public_key_of(worker.launch_id, sealed) is None:
@@ -280,6 +295,12 @@ class WorkerApi:
         elif before and worker.process.id != before:
             log.warning("worker_restarted", endpoint=endpoint.name, worker=worker.launch_id)
             endpoint.metrics_batcher.mark_changed()
+
+
+def _own_path(request: Request) -> tuple[str, str]:
+    """The launch and the sealed key in the path; empty on the deployment's path."""
+    match = _OWN_PATH.fullmatch(request.path)
+    return ("", "") if match is None else (match[1].decode(), match[2].decode())
 
 
 def no_such_path() -> Problem:

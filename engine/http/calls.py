@@ -1,14 +1,18 @@
 """Calls that are answered later."""
 
 import asyncio
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import msgspec
 
 from engine.api.problems import problem_of
 from stoker_wire.http1.messages import Header
+from stoker_wire.http1.request import Request
 from stoker_wire.http1.response_cycle import ResponseCycle
+
+Call = Callable[[Request, ResponseCycle], None]
+"""A call that is answered without aiohttp."""
 
 _encode = msgspec.json.Encoder().encode
 

@@ -1,6 +1,6 @@
 """Takes every request of the engine's port: checks its head, then answers it or hands it to aiohttp's handlers."""
 
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from urllib.parse import unquote
 
 import msgspec
@@ -13,7 +13,9 @@ from engine.api.problems import problem_of
 from engine.api.request_buffer import AccountBudget
 from engine.api.route_api import RouteApi
 from engine.api.web_pages import WebPages
+from engine.api.worker_api import WorkerApi
 from engine.engine import Engine
+from engine.http.calls import Call
 from engine.http.head_checks import HeadChecks
 from engine.proxy.errors import JOBS, PREFIX, PREFIXES, dialect_of_door, error_body
 from engine.settings import Limits
@@ -24,8 +26,6 @@ from stoker_wire.http1.request_reader import RequestMemory
 from stoker_wire.http1.response_cycle import ResponseCycle
 from stoker_wire.problem import Problem
 from webserver.aiohttp_bridge import AiohttpBridge
-
-Call = Callable[[Request, ResponseCycle], None]
 
 _CHECKED = frozenset(
     {b"host", b"authorization", b"origin", b"sec-fetch-site", b"content-encoding", b"upgrade"}
@@ -60,6 +60,7 @@ class Front:
         engine: Engine,
         *,
         route_api: RouteApi,
+        worker_api: WorkerApi,
         models_api: ModelsApi,
         openai_api: OpenAIApi,
         job_api: JobApi,
@@ -74,6 +75,7 @@ class Front:
         """
         self._engine = engine
         self._route_api = route_api
+        self._worker_api = worker_api
         self._models_api = models_api
         self._openai_api = openai_api
         self._job_api = job_api
@@ -83,6 +85,7 @@ class Front:
         self._calls: dict[tuple[bytes, bytes], Call] = {
             (b"POST", b"/route/"): route_api.handle,
             (b"GET", b"/v1/models"): models_api.all_models,
+            **worker_api.calls,
         }
         self._control_bodies = RequestMemory(engine.settings.limits.body_bytes_max, _HELD_BYTES_MAX)
 
@@ -118,7 +121,7 @@ class Front:
             if method == b"OPTIONS":
                 return self._job_api.preflight
             return self._job_api.open if len(parts) == 1 and method == b"POST" else None
-        return None
+        return self._worker_api.call_on_own_path(request) if path.startswith(b"/w/") else None
 
     def budget_of(self, request: Request) -> BodyBudget:
         """The budget of a body. Bodies of model calls may be large, so they need a key or a ticket first.
