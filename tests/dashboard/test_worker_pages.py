@@ -70,6 +70,21 @@ async def test_an_action_is_carried_out_by_the_workflow_and_a_destroy_is_confirm
     assert (await browser.post(f"{here}/act", action="drain"))[0] == 403, "without the session's token"
 
 
+async def test_a_phase_and_an_error_of_a_worker_are_text(browser: Browser, stage: Stage) -> None:
+    endpoint = await stage.endpoint()
+    worker = endpoint.worker()
+    await endpoint.script(groups=[1], members=[worker.member(s="model_loading")])
+    await worker.report(loadtime=0.0, max_perf=0.0, phase="<b>\x1b[31m\u202e</b>")
+    await browser.sign_in()
+    page = await until_page(browser, f"/endpoints/{endpoint.id}", "&lt;b&gt;")
+    assert "<b>\x1b" not in page
+    assert "\u202e" not in page
+    await worker.report(loadtime=0.0, max_perf=0.0, error_msg=HOSTILE)
+    page = await until_page(browser, f"/endpoints/{endpoint.id}/workers/{worker.launch_id}", "It failed:")
+    for raw in ("<script>alert", "<img", "\x1b", "\u202e"):
+        assert raw not in page
+
+
 async def test_a_held_worker_can_be_resumed(browser: Browser, stage: Stage) -> None:
     endpoint = await stage.endpoint()
     worker = endpoint.worker()

@@ -92,6 +92,7 @@ def show(
     boot = objects(record.pop("boot", None))
     gpus = objects(record.pop("gpus", None))
     rows = [[name, describe(value, name)] for name, value in record.items() if name not in _NOT_SHOWN]
+    rows = [row for row in rows if row[1] != "-"]
     rows += [[f"gpu {cell(each.get('index'))}", describe(each)] for each in gpus]
     console().print(make_table(["field", "value"], rows))
     console().print()
