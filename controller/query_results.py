@@ -118,7 +118,6 @@ class AdviceView:
     active: bool
     config: dict[str, Any] = field(default_factory=dict)
     """What differs from the live config."""
-    tuning: str = "default"
     since: float = 0.0
     until: float = 0.0
     """Time up to which both configs are simulated."""
@@ -236,7 +235,6 @@ def advice(book: EndpointStateBook, now: float) -> AdviceView:
     return AdviceView(
         active=True,
         config=asked.patch.model_dump(mode="json", exclude_none=True),
-        tuning=asked.tuning,
         since=asked.since,
         until=asked.advised.clock,
         live=live,

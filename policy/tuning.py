@@ -1,7 +1,7 @@
 """The constants that change behaviour: one record, grouped by theme. Units are in the names.
 
 Every docstring says what the constant does and what happens when it is doubled. `docs/reference/tuning.md` is
-generated from this file. Users set the parameters of their endpoints instead; `policy.temperaments` names variants.
+generated from this file. Users set the parameters of their endpoints instead.
 """
 
 from dataclasses import dataclass
@@ -75,12 +75,12 @@ class KeepaliveTuning:
     young_endpoint_seconds: float = 7200.0
     """Age below which late work costs more, because rare events have not occurred yet. Doubled: new endpoints keep
     more capacity for two more hours."""
-    late_share_max: float = 0.006
-    """Share of work that may exceed `target_queue_time` free of charge in the evaluation. Doubled: fewer idle
-    workers and about twice as many late requests."""
-    late_work_price: float = 130.0
-    """Cost of a worker-second of late work beyond that share, in worker-seconds. Doubled: longer holds and more
-    idle time."""
+    late_free_share: float = 0.6
+    """Share of `error_budget` that may be late free of charge in the evaluation, which knows less than what happens.
+    Doubled: fewer idle workers and about twice as many late requests."""
+    late_budget_price: float = 1.3
+    """Cost of a worker-second of late work, times `error_budget`, in worker-seconds: 130 at a budget of 1 %. Doubled:
+    longer holds and more idle time."""
     late_work_price_young_factor: float = 3.0
     """Factor on the price of late work for young endpoints. Doubled: new endpoints keep workers for longer."""
     start_cost_factor: float = 1.5

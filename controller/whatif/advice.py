@@ -35,8 +35,6 @@ class Advice:
 
     patch: EndpointPatch = EndpointPatch()
     """The difference from the live config. All other fields follow the live config."""
-    tuning: str = "default"
-    """One of `policy.temperaments`."""
     since: float
     live: WhatIfFleet
     """The fleet simulated under the live config: the baseline."""
@@ -57,12 +55,11 @@ class Advice:
         return f"<Advice {said(self)}, {len(self.differences)} differences now>"
 
 
-def begin(seen: Observation, patch: EndpointPatch, tuning: str, *, dollars: float) -> Advice:
+def begin(seen: Observation, patch: EndpointPatch, *, dollars: float) -> Advice:
     """Advice as of now: both simulated fleets begin as a copy of the live fleet and its memory."""
     shadow = whatif_fleet(seen)
     return Advice(
         patch=patch,
-        tuning=tuning,
         since=seen.now,
         live=shadow,
         advised=shadow,
@@ -91,12 +88,9 @@ def _counted(subjects: Counter[str]) -> str:
 
 
 def said(advice: Advice) -> str:
-    """The requested change, e.g. `target_util = 0.8, tuning thrifty`."""
+    """The requested change, e.g. `target_util = 0.8, error_budget = 0.02`."""
     given = advice.patch.model_dump(mode="json", exclude_none=True)
-    words = [f"{name} = {value}" for name, value in given.items()]
-    if advice.tuning != "default":
-        words.append(f"tuning {advice.tuning}")
-    return ", ".join(words)
+    return ", ".join(f"{name} = {value}" for name, value in given.items())
 
 
 def summary(advice: Advice) -> str:

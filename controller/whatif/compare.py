@@ -8,7 +8,6 @@ from controller.whatif.replay import advance_fleet
 from policy.planning.planner import plan
 from policy.state.observation import Observation
 from policy.state.plan import Operation, Plan, PollInstances, Recruit, Search
-from policy.temperaments import TUNINGS
 from policy.tuning import DEFAULT_TUNING, Tuning
 
 DIFFERENCES_MAX = 12
@@ -22,8 +21,7 @@ def advance(advice: Advice, seen: Observation, live_plan: Plan, tuning: Tuning =
         pydantic.ValidationError: the live config has changed, and the patch is no longer valid for it.
     """
     config = seen.config.patched(advice.patch)
-    other = TUNINGS.get(advice.tuning, tuning)
-    made = plan(replace(seen, config=config, memory=advice.memory), other)
+    made = plan(replace(seen, config=config, memory=advice.memory), tuning)
     advice = replace(
         advice, memory=made.memory, differences=tuple(_differences(live_plan, made))[:DIFFERENCES_MAX]
     )
@@ -34,7 +32,7 @@ def advance(advice: Advice, seen: Observation, live_plan: Plan, tuning: Tuning =
     return replace(
         advice,
         live=advance_fleet(advice.live, seen, seen.config, tuning, until),
-        advised=advance_fleet(advice.advised, seen, config, other, until),
+        advised=advance_fleet(advice.advised, seen, config, tuning, until),
     )
 
 

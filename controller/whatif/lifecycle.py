@@ -21,7 +21,7 @@ def advise(book: EndpointStateBook, asked: Advise | None, now: float) -> str:
             record.advice = None
         return ""
     seen = book.observation(now)
-    record.advice = begin(seen, asked.config, asked.tuning, dollars=record.ledger.dollars)
+    record.advice = begin(seen, asked.config, dollars=record.ledger.dollars)
     book.log.note(
         now, "advise", f"advised beside the live config, nothing of it is carried out: {said(record.advice)}"
     )
@@ -46,4 +46,4 @@ def adopt(book: EndpointStateBook, advised: Advice | None, now: float) -> None:
 
 
 def _same(one: Advice, other: Advice) -> bool:
-    return (one.since, one.patch, one.tuning) == (other.since, other.patch, other.tuning)
+    return (one.since, one.patch) == (other.since, other.patch)

@@ -13,7 +13,15 @@ FORM_TYPE = "application/x-www-form-urlencoded"
 _FORM_FIELDS_MAX = 100
 
 _SHOWN = (
-    *("min_load", "target_util", "target_queue_time", "max_queue_time", "min_workers", "max_workers"),
+    *(
+        "min_load",
+        "target_util",
+        "target_queue_time",
+        "error_budget",
+        "max_queue_time",
+        "min_workers",
+        "max_workers",
+    ),
     *("cold_mult", "min_cold_load", "inactivity_timeout", "dollars_per_hour_max", "drain_seconds_max"),
     "silence_seconds_max",
 )

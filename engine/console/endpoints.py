@@ -288,14 +288,13 @@ class EndpointsApi:
         refuses=(*BODY, *TEMPORAL),
     )
     async def advise(self, request: web.Request) -> web.Response:
-        """Plan a second config beside the live one, without carrying it out: config fields and `tuning`."""
+        """Plan a second config beside the live one, without carrying it out."""
         body = await read_object(request)
         endpoint = await self._owned_endpoint(request, body)
         given = _given(body)
         given.pop("endpoint_name", None)
-        tuning = given.pop("tuning", "default")
         try:
-            asked = Advise.model_validate({"config": given, "tuning": tuning})
+            asked = Advise.model_validate({"config": given})
             endpoint.config.patched(asked.config)
         except ValidationError as fault:
             raise Problem(400, "invalid_args", describe(fault)) from None

@@ -15,7 +15,7 @@ NewEndpoint = optional("NewEndpoint", EndpointPatch, endpoint_name=(str, ...), *
 EndpointChange = optional("EndpointChange", EndpointPatch, endpoint_name=(str | None, None), **KEY)
 
 
-Advised = optional("Advised", EndpointPatch, tuning=(str | None, None), **KEY)
+Advised = optional("Advised", EndpointPatch, **KEY)
 
 
 class UnblockHosts(Keyed):

@@ -100,6 +100,21 @@ class CandidateTotals:
         return len(self.workers)
 
 
+@dataclass(frozen=True, slots=True)
+class LatePrice:
+    """What late work costs, for hot and cold capacity: the endpoint's error budget as a price."""
+
+    seconds: float
+    """Cost of a worker-second of late work, in seconds of a running worker."""
+    free_share: float
+    """Share of all work that may be late free of charge."""
+
+    @classmethod
+    def of(cls, error_budget: float, tuning: Tuning) -> "LatePrice":
+        """The price of an error budget: half the budget is twice the price."""
+        return cls(tuning.late_budget_price / error_budget, tuning.late_free_share * error_budget)
+
+
 def cheapest(
     late_work: Sequence[float],
     paid_seconds: Sequence[float],
@@ -107,20 +122,21 @@ def cheapest(
     chosen: int,
     tuning: Tuning,
     *,
+    price: LatePrice,
     young: bool = False,
 ) -> int:
     """The index of the candidate with the lowest cost; `chosen` while its cost is within the switch margin.
 
-    The cost is the paid seconds plus a price for late work beyond `late_share_max` of all `work`. For a `young`
+    The cost is the paid seconds plus `price` for late work beyond its free share of all `work`. For a `young`
     endpoint late work costs more, because rare events have not been seen yet. It also uses the smallest spare share
     at most: growth from zero looks like a trend.
     """
-    price = tuning.late_work_price * (tuning.late_work_price_young_factor if young else 1.0)
-    free = tuning.late_share_max * work
+    per_second = price.seconds * (tuning.late_work_price_young_factor if young else 1.0)
+    free = price.free_share * work
     costs = [
         math.inf
         if young and candidate.spare_share > SPARE_SHARES[0]
-        else paid + price * max(0.0, late - free)
+        else paid + per_second * max(0.0, late - free)
         for candidate, late, paid in zip(CANDIDATES, late_work, paid_seconds, strict=True)
     ]
     enough = min(costs) * (1.0 + tuning.keepalive_switch_margin)

@@ -15,6 +15,7 @@ from policy.keepalive.candidates import (
     CANDIDATES,
     HOLD_SECONDS,
     CandidateTotals,
+    LatePrice,
     Retention,
     cheapest,
 )
@@ -81,6 +82,7 @@ class EvaluationParameters:
     """Cost of a start, in seconds of a running worker."""
     target_queue_seconds: float
     """How long a request may wait: `target_queue_time`."""
+    late_price: LatePrice
 
 
 def demand_window_seconds(queue_seconds: float, service_seconds: float, tuning: Tuning) -> float:
@@ -194,22 +196,7 @@ class _Evaluator:
             inside += arrived - loads.get(at - buckets * width, 0.0)
             demand = max(inside, 0.0) / (buckets * width)
             self._record_minute(at, demand)
-            if self._is_idle(arrived, demand):
-                self.discount(width)
-            else:
-                self._step(at, arrived, demand)
-
-    def _is_idle(self, arrived: float, demand: float) -> bool:
-        """Whether there are no arrivals, no hot workers and no expected load, so that only the discount applies."""
-        return (
-            arrived <= 0
-            and demand <= 0
-            and not self.peaks
-            and not any(self.recent_demand)
-            and not any(self.minute_peaks)
-            and not any(self.totals.workers)
-            and max(self.totals.pending_work) <= 0
-        )
+            self._step(at, arrived, demand)
 
     def _record_minute(self, at: float, demand: float) -> None:
         minute = int(at // MINUTE_SECONDS)
@@ -336,7 +323,13 @@ class _Evaluator:
         if age >= self.tuning.keepalive_evidence_seconds_min and self.work > 0:
             young = age < self.tuning.young_endpoint_seconds
             chosen = cheapest(
-                totals.late_work, totals.paid_seconds, self.work, chosen, self.tuning, young=young
+                totals.late_work,
+                totals.paid_seconds,
+                self.work,
+                chosen,
+                self.tuning,
+                price=self.parameters.late_price,
+                young=young,
             )
         return KeepaliveState(
             evaluated_until=end,

@@ -6,7 +6,7 @@ from policy.capacity.boot_time import boot_seconds, start_seconds
 from policy.capacity.demand import Demand, ScalingParameters, estimate_demand, is_past_inactivity_timeout
 from policy.capacity.limits import workers_min
 from policy.capacity.performance import PerfEstimates
-from policy.keepalive.candidates import Retention
+from policy.keepalive.candidates import LatePrice, Retention
 from policy.keepalive.evaluation import (
     EvaluationParameters,
     KeepaliveState,
@@ -63,6 +63,7 @@ def gather(observation: Observation, tuning: Tuning) -> PlanInputs:
             lead_seconds=lead_seconds,
             billed_seconds=_return_seconds(observation, tuning, keeps_cold),
             target_queue_seconds=observation.config.target_queue_time,
+            late_price=LatePrice.of(observation.config.error_budget, tuning),
         ),
         tuning,
     )

@@ -296,7 +296,7 @@ class Control:
             raise Invalid(describe(fault).replace("limits.", "")) from None
         await self._update(endpoint_name, wire.EDIT_KEYS, edit.message())
 
-    async def advise(self, endpoint_name: str, *, tuning: str = "default", **parameters: Any) -> None:
+    async def advise(self, endpoint_name: str, **parameters: Any) -> None:
         """Start a what-if analysis: a second config is planned beside the live one and not carried out.
 
         Parameters that are not given follow the live config.
@@ -306,7 +306,7 @@ class Control:
             Refused: by the workflow.
         """
         try:
-            asked = wire.Advise.model_validate({"config": dict(parameters), "tuning": tuning})
+            asked = wire.Advise.model_validate({"config": dict(parameters)})
         except ValidationError as fault:
             raise Invalid(describe(fault)) from None
         await self._update(endpoint_name, wire.ADVISE, asked.model_dump(mode="json", exclude_none=True))

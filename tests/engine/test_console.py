@@ -373,11 +373,11 @@ async def test_a_second_config_is_advised_shown_and_stopped(alice: Console, bob:
     endpoint_id = await alice.create("advised", min_load=0, min_workers=0, target_util=0.9)
     path = f"/api/v0/endptjobs/{endpoint_id}/advice/"
     assert (await alice.good("GET", path))["advice"]["active"] is False
-    assert await alice.good("PUT", path, {"target_util": 0.5, "tuning": "thrifty", "min_load": None}) == {
+    assert await alice.good("PUT", path, {"target_util": 0.5, "error_budget": 0.02, "min_load": None}) == {
         "success": True
     }
     advice = (await alice.good("GET", path))["advice"]
-    assert (advice["active"], advice["config"], advice["tuning"]) == (True, {"target_util": 0.5}, "thrifty")
+    assert (advice["active"], advice["config"]) == (True, {"target_util": 0.5, "error_budget": 0.02})
     assert {"live", "live_imagined", "advised", "differences", "summary"} <= advice.keys()
     live = (await alice.good("GET", f"/api/v0/endptjobs/{endpoint_id}/"))["result"]
     assert live["target_util"] == 0.9
@@ -467,7 +467,7 @@ BAD_CALLS: list[tuple[str, str, Any, int, str]] = [
     ("POST", "/api/v0/endptjobs/{id}/hosts/unblock/", {"machine_ids": [0]}, 400, "whole numbers"),
     ("PUT", "/api/v0/endptjobs/{id}/advice/", {}, 400, "nothing differs from the live config"),
     ("PUT", "/api/v0/endptjobs/{id}/advice/", {"target_util": 7}, 400, "target_util"),
-    ("PUT", "/api/v0/endptjobs/{id}/advice/", {"tuning": "hasty", "min_load": 1}, 400, "tuning"),
+    ("PUT", "/api/v0/endptjobs/{id}/advice/", {"error_budget": 2, "min_load": 1}, 400, "error_budget"),
     ("PUT", "/api/v0/endptjobs/x/", {"max_workers": 2}, 400, "integer"),
     ("GET", "/api/v0/endptjobs/2147483647/", None, 404, "no endpoint"),
     ("GET", "/api/v0/endptjobs/{id}/decisions/?tail=x", None, 400, "tail"),

@@ -97,9 +97,9 @@ async def test_an_endpoint_lives_from_start_to_deletion(control, workers):
     assert 0 < len(decisions) <= 3
     assert all(line["reason"] for line in decisions)
     assert (await control.costs("llm"))["dollars"] == 0
-    await control.advise("llm", target_util=0.5, tuning="generous")
+    await control.advise("llm", target_util=0.5, error_budget=0.001)
     advice = await control.advice("llm")
-    assert (advice["active"], advice["config"], advice["tuning"]) == (True, {"target_util": 0.5}, "generous")
+    assert (advice["active"], advice["config"]) == (True, {"target_util": 0.5, "error_budget": 0.001})
     await control.stop_advice("llm")
     assert (await control.advice("llm"))["active"] is False
     with pytest.raises(stoker.Invalid, match="nothing differs"):

@@ -34,6 +34,7 @@ ROWS = [
     ("inactivity_timeout", [-1, 0, 600.5], [float("nan"), float("inf"), "never"]),
     ("max_queue_time", [0.001, 30], [0, -1, float("inf")]),
     ("target_queue_time", [0.001, 10], [0, -1, float("nan")]),
+    ("error_budget", [0.0001, 0.01, 1], [0, -1, 1.1, float("nan")]),
     ("endpoint_state", ["active", "suspended", "stopped"], ["", "Active", "paused", 1]),
     ("dollars_per_hour_max", [0.01, 100], [0, -1, float("inf")]),
     ("drain_seconds_max", [0, 600], [-1, float("nan")]),
@@ -56,6 +57,7 @@ def test_additional_parameters_are_off_or_generous_by_default():
     config = EndpointConfig().model_dump()
     assert {name: config[name] for name in config.keys() - DEFAULTS.keys()} == {
         "dollars_per_hour_max": None,
+        "error_budget": 0.01,
         "drain_seconds_max": 600,
         "silence_seconds_max": 3600,
         "allowed_origins": (),

@@ -62,14 +62,14 @@ async def test_advice_goes_on_through_continue_as_new(a_world: Any) -> None:
     async with a_world() as world:
         await world.start(LOADED, [group(test_workers=0)], history_events_max=120)
         assert await world.live(900, load=150, until=lambda memo: hot(memo) >= 3)
-        await world.handle.execute_update("advise", {"config": {"target_util": 1.0}, "tuning": "thrifty"})
+        await world.handle.execute_update("advise", {"config": {"error_budget": 0.02}})
         await world.live(60, load=150)
         first = await world.handle.query("advice")
         runs = len(await world.histories())
         await world.live(1800, load=150, step=20, heartbeat=20)
         assert len(await world.histories()) > runs
         later = await world.handle.query("advice")
-        assert (later["since"], later["tuning"]) == (first["since"], "thrifty")
+        assert (later["since"], later["config"]) == (first["since"], {"error_budget": 0.02})
         assert later["until"] > first["until"] + 1000
         assert later["advised"]["dollars"] > first["advised"]["dollars"]
 
@@ -80,7 +80,6 @@ async def test_advice_goes_on_through_continue_as_new(a_world: Any) -> None:
         ({"config": {"target_util": 2}}, "target_util"),
         ({"config": {"speed": 2}}, "speed"),
         ({"config": {}}, "nothing differs from the live config"),
-        ({"config": {"target_util": 0.8}, "tuning": "hasty"}, "tuning"),
         ("cheaper, please", "valid"),
     ],
 )
@@ -125,7 +124,7 @@ async def test_a_planner_whose_advice_fails_still_plans(monkeypatch: pytest.Monk
 
     monkeypatch.setattr("activities.planner.advance", broken)
     seen = see(load=steady(100))
-    advice = begin(seen, EndpointPatch(target_util=0.5), "default", dollars=0.0)
+    advice = begin(seen, EndpointPatch(target_util=0.5), dollars=0.0)
     decided = await planner(seen, advice)
     assert decided.plan.operations
     assert decided.advice is None

@@ -1,7 +1,7 @@
 """Names, ids and inputs of an endpoint's workflow on Temporal, shared by controller and SDK."""
 
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 from pydantic import Field, model_validator
 
@@ -103,15 +103,11 @@ class Advise(StrictModel):
 
     config: EndpointPatch = EndpointPatch()
     """The parameters that differ from the live config."""
-    tuning: Literal["default", "thrifty", "generous"] = "default"
-    """A tuning of the policy with less or more spare capacity."""
 
     @model_validator(mode="after")
     def _differs(self) -> Self:
-        if self.tuning == "default" and not self.config.given():
-            raise ValueError(
-                "nothing differs from the live config: give a parameter, e.g. target_util, or a tuning"
-            )
+        if not self.config.given():
+            raise ValueError("nothing differs from the live config: give a parameter, e.g. target_util")
         return self
 
 

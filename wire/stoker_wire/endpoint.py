@@ -74,6 +74,10 @@ class EndpointConfig(StrictModel):
     target_queue_time: float = Field(10.0, gt=0, le=DURATION_SECONDS_MAX)
     """Seconds: when the endpoint's expected queue time passes this, capacity is added."""
 
+    error_budget: float = Field(0.01, ge=0.0001, le=1)
+    """Share of the work that may wait longer than target_queue_time: the price of late work. Half of it
+    makes a second of late work twice as dear."""
+
     endpoint_state: EndpointState = EndpointState.ACTIVE
     """`active`: routed and scaled. `suspended`: routed, not scaled. `stopped`: every worker is stopped (cold)."""
 
@@ -116,6 +120,7 @@ class EndpointPatch(StrictModel):
     inactivity_timeout: float | None = Field(None, ge=-DURATION_SECONDS_MAX, le=DURATION_SECONDS_MAX)
     max_queue_time: float | None = Field(None, gt=0, le=DURATION_SECONDS_MAX)
     target_queue_time: float | None = Field(None, gt=0, le=DURATION_SECONDS_MAX)
+    error_budget: float | None = Field(None, ge=0.0001, le=1)
     endpoint_state: EndpointState | None = None
     dollars_per_hour_max: float | None = Field(None, gt=0, le=PRICE_MAX)
     drain_seconds_max: float | None = Field(None, ge=0, le=DURATION_SECONDS_MAX)

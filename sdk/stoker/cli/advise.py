@@ -7,18 +7,10 @@ from typing import Annotated, Any
 
 import typer
 
-from stoker.cli.context import AsJson, EndpointArgument, complete_from, run
+from stoker.cli.context import AsJson, EndpointArgument, run
 from stoker.cli.output import console, format_number, format_time, make_table, print_json, print_line
 from stoker.cli.parameters import ENDPOINT_OPTIONS, with_options
 from stoker.client import Serverless
-
-Tuning = Annotated[
-    str | None,
-    typer.Option(
-        help="thrifty or generous: less or more spare capacity for random peaks than the default.",
-        autocompletion=complete_from("thrifty", "generous"),
-    ),
-]
 
 
 def _load_per_second(value: float) -> str:
@@ -46,20 +38,18 @@ def advise(
     endpoint: EndpointArgument,
     given: dict[str, Any],
     stop: Annotated[bool, typer.Option("--stop", help="Stop the analysis.")] = False,
-    tuning: Tuning = None,
     as_json: AsJson = False,
 ) -> None:
     """Plan a second config beside the live one and compare; without parameters, show the comparison."""
-    wanted = given if tuning is None else given | {"tuning": tuning}
-    if stop and wanted:
+    if stop and given:
         raise typer.BadParameter("--stop takes no parameters")
 
     async def work(client: Serverless) -> dict[str, Any]:
         which = endpoint
         if stop:
             await client.endpoints.stop_advice(which)
-        elif wanted:
-            await client.endpoints.advise(which, **wanted)
+        elif given:
+            await client.endpoints.advise(which, **given)
         return await client.endpoints.advice(which)
 
     found = run(context, work)
@@ -77,8 +67,6 @@ def advise(
 
 def _show(endpoint: str, found: dict[str, Any]) -> None:
     asked = ", ".join(f"{name} = {value}" for name, value in found.get("config", {}).items())
-    if found.get("tuning", "default") != "default":
-        asked = ", ".join(filter(None, (asked, f"tuning {found['tuning']}")))
     print_line(f"endpoint {endpoint}, advised beside the live config: {asked}")
     print_line(f"since {format_time(found.get('since'))} UTC; nothing of it is carried out")
     print_line("")

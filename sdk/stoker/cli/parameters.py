@@ -30,6 +30,10 @@ ENDPOINT_OPTIONS: Mapping[str, Any] = {
     "target_queue_time": Annotated[
         float | None, typer.Option(help="Capacity is added above this expected queue, s.")
     ],
+    "error_budget": Annotated[
+        float | None,
+        typer.Option(help="Share of the work that may wait longer than the target, e.g. 0.01."),
+    ],
     "endpoint_state": Annotated[
         str | None,
         typer.Option(

@@ -182,7 +182,7 @@ class Endpoints(ConsoleApi):
         """Dollars by worker state."""
         return await self._get_page(endpoint, "costs")
 
-    async def advise(self, endpoint: str | int, *, tuning: str = "default", **parameters: Any) -> None:
+    async def advise(self, endpoint: str | int, **parameters: Any) -> None:
         """Start a what-if analysis: a second config is planned beside the live one and not carried out.
 
         Parameters that are not given follow the live config.
@@ -190,7 +190,7 @@ class Endpoints(ConsoleApi):
         Raises:
             Invalid: a parameter is unknown or out of bounds, or nothing differs from the live config; nothing was sent.
         """
-        config = _advised(tuning, parameters)
+        config = _advised(parameters)
         path = f"{ENDPOINTS}{await self._id(endpoint)}/advice/"
         await self._call("PUT", path, config, what=str(endpoint))
 
@@ -241,10 +241,10 @@ def _parameters(given: Mapping[str, Any]) -> dict[str, Any]:
     return given_values
 
 
-def _advised(tuning: str, given: Mapping[str, Any]) -> dict[str, Any]:
+def _advised(given: Mapping[str, Any]) -> dict[str, Any]:
     """A checked what-if config, as the API takes it."""
     try:
-        asked = Advise.model_validate({"config": dict(given), "tuning": tuning})
+        asked = Advise.model_validate({"config": dict(given)})
     except ValidationError as fault:
         raise Invalid(describe(fault)) from None
-    return asked.config.model_dump(mode="json", exclude_none=True) | {"tuning": asked.tuning}
+    return asked.config.model_dump(mode="json", exclude_none=True)

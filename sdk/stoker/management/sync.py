@@ -99,9 +99,9 @@ class SyncEndpoints:
         """Dollars by worker state."""
         return self._loop.run(self._endpoints.costs(endpoint))
 
-    def advise(self, endpoint: str | int, *, tuning: str = "default", **parameters: Any) -> None:
+    def advise(self, endpoint: str | int, **parameters: Any) -> None:
         """Start a what-if analysis: a second config is planned beside the live one and not carried out."""
-        self._loop.run(self._endpoints.advise(endpoint, tuning=tuning, **parameters))
+        self._loop.run(self._endpoints.advise(endpoint, **parameters))
 
     def advice(self, endpoint: str | int) -> dict[str, Any]:
         """The what-if comparison."""

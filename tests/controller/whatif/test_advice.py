@@ -12,9 +12,7 @@ from controller.whatif.replay import advance_fleet
 from policy.planning.planner import plan
 from policy.state.observation import Observation
 from policy.state.plan import Plan
-from policy.temperaments import TUNINGS
 from policy.tuning import DEFAULT_TUNING
-from stoker_wire.control import Advise
 from stoker_wire.endpoint import EndpointPatch
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import (
@@ -63,7 +61,7 @@ def test_the_live_config_in_imagination_costs_what_it_costs_in_truth() -> None:
     world = World(endpoint(target_util=0.6, min_workers=2, cold_mult=1.5))
     arrivals = jitter(400, 1)
     world.run(1800, arrivals)
-    advice = begin(seen_in(world), EndpointPatch(target_util=0.9), "default", dollars=0.0)
+    advice = begin(seen_in(world), EndpointPatch(target_util=0.9), dollars=0.0)
     spent, since = 0.0, world.now
     for number in range(360):
         world.run(5.0, arrivals)
@@ -81,7 +79,7 @@ def test_the_live_config_in_imagination_costs_what_it_costs_in_truth() -> None:
 def test_the_same_config_beside_itself_differs_in_nothing() -> None:
     world = World(endpoint(target_util=0.7, min_workers=1))
     world.run(900, jitter(300, 2))
-    advice = begin(seen_in(world), EndpointPatch(target_util=0.7), "default", dollars=0.0)
+    advice = begin(seen_in(world), EndpointPatch(target_util=0.7), dollars=0.0)
     advice = lived(world, advice, 1200, jitter(300, 3))
     assert advice.live == advice.advised
     assert advice.differences == ()
@@ -91,7 +89,7 @@ def test_the_same_config_beside_itself_differs_in_nothing() -> None:
 def test_steps_that_differ_name_real_workers_with_their_reasons() -> None:
     fleet = [worker(f"w{number}") for number in range(6)]
     seen = held_before(see(*fleet, load=steady(300), config=endpoint(target_util=0.5)), predicted=300)
-    advice = begin(seen, EndpointPatch(target_util=1.0), "default", dollars=0.0)
+    advice = begin(seen, EndpointPatch(target_util=1.0), dollars=0.0)
     advice = advance(advice, seen, decide(seen))
     assert [(each.side, each.op) for each in advice.differences] == [("advised", "drain")] * 2
     assert all(each.subject.startswith("w") and "300 load/s" in each.reason for each in advice.differences)
@@ -102,13 +100,13 @@ def test_at_most_a_dozen_differences_are_kept() -> None:
     fleet = [worker(f"w{number}") for number in range(40)]
     config = endpoint(target_util=0.5, max_workers=50)
     seen = held_before(see(*fleet, load=steady(2000), config=config), predicted=2000)
-    advice = begin(seen, EndpointPatch(target_util=1.0), "default", dollars=0.0)
+    advice = begin(seen, EndpointPatch(target_util=1.0), dollars=0.0)
     assert len(advance(advice, seen, decide(seen)).differences) == DIFFERENCES_MAX == 12
 
 
 def test_machines_that_only_the_advised_config_would_rent_are_listed_with_and_without_fresh_offers() -> None:
     seen = see(worker("w1"), load=steady(50), config=endpoint(min_workers=1))
-    advice = begin(seen, EndpointPatch(min_workers=3), "default", dollars=0.0)
+    advice = begin(seen, EndpointPatch(min_workers=3), dollars=0.0)
     fresh = advance(advice, seen, decide(seen))
     assert differences_in_words(fresh) == "advised only: recruit workergroup 1 (2 times)"
     stale = replace(seen, offers=())
@@ -119,7 +117,7 @@ def test_machines_that_only_the_advised_config_would_rent_are_listed_with_and_wi
 
 def test_what_only_the_live_config_would_do_is_listed_too() -> None:
     seen = see(worker("w1"), worker("w2", COLD), load=steady(150), config=endpoint(target_util=0.5))
-    advice = begin(seen, EndpointPatch(target_util=1.0, max_workers=2), "default", dollars=0.0)
+    advice = begin(seen, EndpointPatch(target_util=1.0, max_workers=2), dollars=0.0)
     live = decide(seen)
     assert any(each.op == "recruit" for each in live.operations)
     sides = {(each.side, each.op, each.subject) for each in advance(advice, seen, live).differences}
@@ -130,14 +128,14 @@ def test_what_only_the_live_config_would_do_is_listed_too() -> None:
 def test_the_live_fleet_and_plan_are_not_touched() -> None:
     seen = see(worker("w1"), worker("w2", COLD), load=steady(150))
     before, live = seen, decide(seen)
-    advance(begin(seen, EndpointPatch(target_util=0.3), "default", dollars=0.0), seen, live)
+    advance(begin(seen, EndpointPatch(target_util=0.3), dollars=0.0), seen, live)
     assert seen == before
     assert decide(seen) == live
 
 
 def test_shadows_live_behind_the_engines_words_and_stand_still_without_them() -> None:
     seen = see(worker("w1"), load=steady(50))
-    advice = begin(seen, EndpointPatch(target_util=0.5), "default", dollars=0.0)
+    advice = begin(seen, EndpointPatch(target_util=0.5), dollars=0.0)
     later = replace(seen, now=NOW + 3600)  # no engine report for an hour: the load is unknown
     assert advance(advice, later, Plan()).live.clock == NOW
     later_advice = replace(later, load=steady(50, until=NOW + 60, seconds=360))
@@ -193,7 +191,7 @@ def test_bounds_hold_in_imagination_too() -> None:
 def test_a_stopped_config_costs_disks_only() -> None:
     seen = see(worker("w1"), worker("w2"), load=steady(50))
     later = replace(seen, now=NOW + 120, load=steady(50, until=NOW + 120, seconds=420))
-    advice = begin(seen, EndpointPatch(endpoint_state="stopped"), "default", dollars=0.0)
+    advice = begin(seen, EndpointPatch(endpoint_state="stopped"), dollars=0.0)
     advice = advance(advice, later, Plan())
     assert advice.advised.hot == 0
     assert advice.advised.burn_dollars_per_hour == pytest.approx(0.02)
@@ -203,7 +201,7 @@ def test_a_stopped_config_costs_disks_only() -> None:
 def test_advice_is_small_and_survives_its_own_json() -> None:
     fleet = [worker(f"{number:012x}", perf=123.456) for number in range(100)]
     seen = see(*fleet, load=steady(9000), config=endpoint(max_workers=100))
-    advice = begin(seen, EndpointPatch(target_util=0.9), "thrifty", dollars=0.0)
+    advice = begin(seen, EndpointPatch(target_util=0.9, error_budget=0.02), dollars=0.0)
     later = replace(seen, now=NOW + 60, load=steady(9000, until=NOW + 60, seconds=360))
     advice = advance(advice, later, plan(later))
     adapter = TypeAdapter(Advice)
@@ -215,7 +213,7 @@ def test_advice_is_small_and_survives_its_own_json() -> None:
 
 def test_news_is_what_moves_or_differs() -> None:
     seen = see(worker("w1"), load=steady(50))
-    advice = begin(seen, EndpointPatch(target_util=0.5), "default", dollars=0.0)
+    advice = begin(seen, EndpointPatch(target_util=0.5), dollars=0.0)
     assert not is_news(advice, replace(advice, memory=plan(seen).memory))
     later = replace(seen, now=NOW + 60, load=steady(50, until=NOW + 60, seconds=360))
     assert is_news(advice, advance(advice, later, Plan()))
@@ -223,29 +221,23 @@ def test_news_is_what_moves_or_differs() -> None:
 
 def test_a_summary_tells_both_lives() -> None:
     seen = see(worker("w1"), load=steady(50))
-    advice = begin(seen, EndpointPatch(target_util=0.5), "thrifty", dollars=0.0)
-    assert said(advice) == "target_util = 0.5, tuning thrifty"
+    advice = begin(seen, EndpointPatch(target_util=0.5, error_budget=0.02), dollars=0.0)
+    assert said(advice) == "target_util = 0.5, error_budget = 0.02"
     assert "nothing to compare yet" in summary(advice)
     later = replace(seen, now=NOW + 615, load=steady(50, until=NOW + 615, seconds=900))
     later_advice = summary(advance(advice, later, Plan()))
     assert later_advice.startswith("over 10 min, in imagination: the live config 1.0 hot, $0.30/h, waits ")
-    assert "advised (target_util = 0.5, tuning thrifty) " in later_advice
+    assert "advised (target_util = 0.5, error_budget = 0.02) " in later_advice
 
 
-def test_the_names_of_tunings_are_those_of_the_wire() -> None:
-    choices = Advise.model_fields["tuning"].annotation.__args__
-    assert set(choices) == set(TUNINGS)
-    assert TUNINGS["default"] is DEFAULT_TUNING
-
-
-def test_a_thrifty_tuning_is_never_hotter_than_a_generous_one() -> None:
+def test_a_larger_error_budget_is_never_hotter_than_a_smaller_one() -> None:
     world = World(endpoint(target_util=0.9))
     world.run(900, jitter(400, 4, requests_per_second=0.5))
     hot = {}
-    for name in TUNINGS:
+    for budget in (0.02, 0.01, 0.001):
         other = World(world.config)
         other.__dict__.update(world.__dict__)
         seen = seen_in(other)
-        advice = begin(seen, EndpointPatch(), name, dollars=0.0)
-        hot[name] = lived(other, advice, 600, jitter(400, 5)).advised.tally.hot
-    assert hot["thrifty"] <= hot["default"] <= hot["generous"]
+        advice = begin(seen, EndpointPatch(error_budget=budget), dollars=0.0)
+        hot[budget] = lived(other, advice, 600, jitter(400, 5)).advised.tally.hot
+    assert hot[0.02] <= hot[0.01] <= hot[0.001]

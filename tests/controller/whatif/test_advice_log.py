@@ -16,7 +16,7 @@ from stoker_wire.endpoint import EndpointPatch
 from tests.controller.book import a_book, reasons
 from tests.policy.builders import NOW, worker
 
-THRIFTY = Advise(config=EndpointPatch(target_util=0.5), tuning="thrifty")
+THRIFTY = Advise(config=EndpointPatch(target_util=0.5, error_budget=0.02))
 DRAIN = Difference(side="advised", op="drain", subject="w1", reason="not needed")
 
 
@@ -31,12 +31,12 @@ def test_advice_is_logged_when_it_begins_and_when_it_ends():
     book, advice = advised_book()
     assert advice.since == advice.summed_up_at == NOW
     assert reasons(book) == [
-        "advised beside the live config, nothing of it is carried out: target_util = 0.5, tuning thrifty"
+        "advised beside the live config, nothing of it is carried out: target_util = 0.5, error_budget = 0.02"
     ]
     assert advise(book, None, NOW + 5) == ""
     assert book.record.advice is None
     assert reasons(book)[-1].startswith(
-        "advice ends; advised (target_util = 0.5, tuning thrifty): nothing to"
+        "advice ends; advised (target_util = 0.5, error_budget = 0.02): nothing to"
     )
     assert advise(book, None, NOW + 6) == ""
     assert len(reasons(book)) == 2, "nothing more ends"
@@ -48,7 +48,6 @@ def test_the_planners_advice_is_kept_only_if_it_is_the_one_that_was_asked_for():
     assert book.record.advice is advice
     for other in (
         replace(advice, since=NOW + 1),
-        replace(advice, tuning="generous"),
         replace(advice, patch=EndpointPatch(target_util=0.6)),
     ):
         adopt(book, other, NOW + 1)

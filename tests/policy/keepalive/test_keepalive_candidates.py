@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 
-from policy.keepalive.candidates import CANDIDATES, HOLD_SECONDS, SPARE_SHARES, Retention, cheapest
+from policy.keepalive.candidates import CANDIDATES, HOLD_SECONDS, SPARE_SHARES, LatePrice, Retention, cheapest
 from policy.tuning import DEFAULT_TUNING as TUNING
 
 WORK = 1000.0
-ALLOWED = TUNING.late_share_max * WORK
+PRICE = LatePrice.of(0.01, TUNING)
+ALLOWED = PRICE.free_share * WORK
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ def choose(costs: dict[int, Cost], *, chosen: int = -1, young: bool = False) -> 
     """The chosen index, where all candidates without a given cost are far too expensive."""
     every = [costs.get(index, Cost(paid_seconds=1e9)) for index in range(len(CANDIDATES))]
     late, paid = [each.late_work for each in every], [each.paid_seconds for each in every]
-    return cheapest(late, paid, WORK, chosen, TUNING, young=young)
+    return cheapest(late, paid, WORK, chosen, TUNING, price=PRICE, young=young)
 
 
 def test_all_candidates_differ():
@@ -28,7 +29,7 @@ def test_all_candidates_differ():
 
 def test_late_work_beyond_the_free_share_costs_its_price():
     short, long = 0, 5
-    charged = 1000.0 + 2.0 * TUNING.late_work_price
+    charged = 1000.0 + 2.0 * PRICE.seconds
     costs = {short: Cost(ALLOWED + 2.0, 1000.0), long: Cost(ALLOWED, charged)}
     assert choose(costs) in (short, long)
     assert choose(costs | {long: Cost(ALLOWED, charged * 0.9)}) == long

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from policy.capacity.boot_time import boot_seconds
 from policy.keepalive import evaluation
-from policy.keepalive.candidates import CANDIDATES, CandidateTotals, Retention
+from policy.keepalive.candidates import CANDIDATES, CandidateTotals, LatePrice, Retention
 from policy.keepalive.evaluation import (
     EvaluationParameters,
     KeepaliveState,
@@ -34,6 +34,7 @@ PARAMETERS = EvaluationParameters(
     lead_seconds=LEAD,
     billed_seconds=25.0,
     target_queue_seconds=10.0,
+    late_price=LatePrice.of(0.01, DEFAULT_TUNING),
 )
 
 
@@ -82,7 +83,7 @@ def test_a_hold_spans_the_pause_between_frequent_bursts():
     chosen = chosen_retention(state, DEFAULT_TUNING)
     assert chosen.longest_seconds >= 180
     assert state.late_share is not None
-    assert state.late_share < DEFAULT_TUNING.late_share_max
+    assert state.late_share < PARAMETERS.late_price.free_share
 
 
 def test_steady_load_leads_to_a_short_hold():

@@ -24,8 +24,7 @@ WORKER = {
 DECISION = {"at": 1763906000.0, "kind": "recruit", "subject": "0a1b", "reason": "load 42/s [needs] more"}
 ADVICE = {
     "active": True,
-    "config": {"target_util": 0.8},
-    "tuning": "thrifty",
+    "config": {"target_util": 0.8, "error_budget": 0.02},
     "since": 1763906000.0,
     "live": {"hot": 6, "booting": 1, "cold": 2, "dollars_per_hour": 2.5, "hot_mean": None},
     "live_imagined": {

@@ -186,12 +186,12 @@ def test_workers_logs_decisions_and_costs_are_shown(stoker):
 
 
 def test_a_second_config_is_advised_and_shown_beside_the_live_one(peers, stoker):
-    shown = stoker("advise", "llm", "--target-util", "0.8", "--budget", "2", "--tuning", "thrifty")
+    shown = stoker("advise", "llm", "--target-util", "0.8", "--budget", "2", "--error-budget", "0.02")
     assert shown.exit_code == 0, shown.output
     assert sent(peers, "PUT", "/api/v0/endptjobs/7/advice/") == [
-        {"target_util": 0.8, "dollars_per_hour_max": 2.0, "tuning": "thrifty"}
+        {"target_util": 0.8, "dollars_per_hour_max": 2.0, "error_budget": 0.02}
     ]
-    assert "target_util = 0.8, tuning thrifty" in shown.stdout
+    assert "target_util = 0.8, error_budget = 0.02" in shown.stdout
     assert "nothing of it is carried out" in shown.stdout
     assert "advised config only: drain 0a1b: 400 hot wanted [now]" in shown.stdout
     row = next(line for line in shown.stdout.splitlines() if line.startswith("$/h, mean"))
@@ -421,7 +421,7 @@ def hostile(peers):
         ("GET", one + "costs/"): {"dollars": 1.25, "by_worker": {HOSTILE: 0.5}},
         ("GET", one + "advice/"): {
             "advice": ADVICE
-            | {"summary": HOSTILE, "tuning": HOSTILE, "config": {HOSTILE: HOSTILE}}
+            | {"summary": HOSTILE, "config": {HOSTILE: HOSTILE}}
             | {"differences": [{"side": HOSTILE, "op": HOSTILE, "subject": HOSTILE, "reason": HOSTILE}]}
         },
         ("GET", one + "hosts/"): {"hosts": {"blocked": [HOSTS["blocked"][0] | {"reason": HOSTILE}]}},

@@ -31,7 +31,6 @@ def completed(words: str, url: str) -> list[str]:
         ("stoker workers list ", ["llm", "image"]),
         ("stoker logs x", []),
         ("stoker endpoints update llm --state s", ["suspended", "stopped"]),
-        ("stoker advise llm --tuning t", ["thrifty"]),
         ("stoker up vl", ["vllm"]),
     ],
 )

@@ -256,11 +256,11 @@ async def test_a_what_if_config_is_checked_before_the_call(peers, client):
     path = ENDPOINTS + "7/advice/"
     peers.console_replies["GET", path] = json_reply({"advice": {"active": True, "summary": "over 10 min"}})
     peers.console_replies["PUT", path] = peers.console_replies["DELETE", path] = json_reply({"success": True})
-    await client.endpoints.advise("llm", target_util=0.8, cold_workers=2, tuning="thrifty")
-    assert bodies(peers, "PUT", path) == [{"target_util": 0.8, "min_workers": 2, "tuning": "thrifty"}]
+    await client.endpoints.advise("llm", target_util=0.8, cold_workers=2, error_budget=0.02)
+    assert bodies(peers, "PUT", path) == [{"target_util": 0.8, "min_workers": 2, "error_budget": 0.02}]
     assert (await client.endpoints.advice("llm"))["summary"] == "over 10 min"
     await client.endpoints.stop_advice(7)
-    for wrong in ({"target_util": 8}, {"speed": 1}, {}, {"tuning": "hasty"}):
+    for wrong in ({"target_util": 8}, {"speed": 1}, {}, {"error_budget": 0}):
         with pytest.raises(stoker.Invalid):
             await client.endpoints.advise("llm", **wrong)
     assert len(bodies(peers, "PUT", path)) == 1
