@@ -1,9 +1,10 @@
 """The scaling policy against its peers and a clairvoyant: `make bench-policy`, or `python -m
 benchmarks.scaling_policy [--quick]`.
 
-Prints every run with its waits, dollars and capacity; the peers at their defaults and with settings chosen in
-hindsight; the same without a cold pool; the bounds without foresight; the price of work on a market of several
-machine kinds; routing against one central queue; affinity on prefix-heavy traffic; the simulator's speed; and the goals beside the results. `--json`
+Prints the fronts, dollars per 1,000 requests against waits with the main knobs of each scaler swept; every run with
+its waits, dollars and capacity; the peers at their defaults and with settings chosen in hindsight; the same without a
+cold pool; the bounds without foresight; the price of work on a market of several machine kinds; routing against one
+central queue; affinity on prefix-heavy traffic; the simulator's speed; and the goals beside the results. `--json`
 writes all results, `--pictures` draws a run per workload. Method and limits: docs/explanation/simulation.md.
 """
 
@@ -16,7 +17,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scaling import affinity, frontier, routing
+from benchmarks.scaling import affinity, front, frontier, routing
 from benchmarks.scaling.generators import diurnal
 from benchmarks.scaling.goals import goals
 from benchmarks.scaling.measure import (
@@ -42,6 +43,7 @@ from simulation.run import run
 from simulation.settings import DEFAULT_WORLD, KINDS, WorldSettings, calm
 
 PARTS = (
+    "fronts",
     "pool",
     "hindsight",
     "nopool",
@@ -194,6 +196,11 @@ def prefixes(quick: bool) -> list[dict[str, Any]]:
     return made
 
 
+def slug(workload: Workload) -> str:
+    """The workload in a file name."""
+    return f"{workload.name.replace('/', '-').replace(' ', '-')}-{workload.workers}"
+
+
 def draw(chosen: Sequence[Workload], world: WorldSettings, folder: Path, processes: int) -> None:
     """A picture of the policy's run per workload."""
     from simulation.pictures import picture  # noqa: PLC0415 - matplotlib only for pictures
@@ -201,7 +208,7 @@ def draw(chosen: Sequence[Workload], world: WorldSettings, folder: Path, process
     folder.mkdir(parents=True, exist_ok=True)
 
     def drawn(workload: Workload) -> Path:
-        path = folder / f"{workload.name.replace('/', '-').replace(' ', '-')}-{workload.workers}.png"
+        path = folder / f"{slug(workload)}.png"
         picture(one(workload, fixed(), world), path)
         return path
 
@@ -252,7 +259,18 @@ def main() -> int:
     if "nopool" in wanted:
         bench.compare("No cold pool: every start is a create", RELEASED, NO_POOL, "nopool")
     small = [each for each in chosen if each.workers <= 3]
+
+    def all_fronts() -> list[Row]:
+        contestants = front.swept(bench.names, quick=args.quick)
+        rows = front.fronts(chosen, POOL, contestants, processes=args.processes, seeds=bench.seeds)
+        if args.pictures:
+            args.pictures.mkdir(parents=True, exist_ok=True)
+            for each in chosen:
+                front.draw(front.of(rows, each), each, args.pictures / f"front-{slug(each)}.png")
+        return rows
+
     parts: dict[str, Callable[[], Any]] = {
+        "fronts": all_fronts,
         "bounds": lambda: bounds(small, POOL, 5.0 if args.quick else 2.5, args.processes),
         "reacting": lambda: frontier.reacting(chosen, POOL, processes=args.processes),
         "frontier": lambda: {

@@ -5,6 +5,7 @@ calls of the simulated marketplace.
 """
 
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from controller.controller import EndpointController
@@ -174,7 +175,7 @@ class SimulatedController:
         machines, workers = self._world.machines, self._controller.state.record.workers.values()
         known = [worker.instance_id for worker in workers if worker.instance_id is not None]
         listed = ListedInstances(
-            instances=tuple(map(_instance, machines.values())),
+            instances=tuple([_instance(each, each.stage) for each in machines.values()]),
             gone=tuple(each for each in known if each not in machines),
         )
         self._on_result(effect, listed)
@@ -184,11 +185,12 @@ def _launch_ids(first: int) -> tuple[str, ...]:
     return tuple(f"{first + number:012x}" for number in range(LAUNCH_IDS_PER_PLAN))
 
 
-def _instance(machine: Machine) -> Instance:
+@lru_cache(maxsize=4096)
+def _instance(machine: Machine, stage: Stage) -> Instance:
     return Instance.model_construct(
         id=machine.id,
-        actual_status=STATUS[machine.stage],
-        intended_status="stopped" if machine.stage in (Stage.STOPPED, Stage.STOPPING) else "running",
+        actual_status=STATUS[stage],
+        intended_status="stopped" if stage in (Stage.STOPPED, Stage.STOPPING) else "running",
         status_msg=None,
         label=LABEL_PREFIX + machine.launch_id,
         machine_id=machine.machine_id,

@@ -20,6 +20,8 @@ class Figures:
     within_10: float
     wait_p50: float
     wait_p99: float
+    wait_mean: float
+    """Of the requests that started."""
     wait_p999: float
     """Infinite if that share never started."""
     response_p99: float
@@ -72,6 +74,7 @@ def figures(world: World) -> Figures:
         within_10=_share(waits, 10.0),
         wait_p50=quantile(waits, 0.5),
         wait_p99=quantile(waits, 0.99),
+        wait_mean=_mean([wait for wait in waits if wait < math.inf]),
         wait_p999=quantile(waits, 0.999),
         response_p99=quantile(responses, 0.99),
         dollars=sum(dollars.values()),
@@ -95,6 +98,10 @@ def quantile(ordered: list[float], share: float) -> float:
     if not ordered:
         return 0.0
     return ordered[min(len(ordered), max(1, math.ceil(share * len(ordered)))) - 1]
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else 0.0
 
 
 def _share(ordered: list[float], limit: float) -> float:

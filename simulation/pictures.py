@@ -125,6 +125,34 @@ def frontier_picture(
     _save(pyplot, figure, path)
 
 
+def fronts_picture(
+    points: Sequence[tuple[str, float, float, float]], path: Path, *, title: str, ours: str
+) -> None:
+    """Draws (scaler, dollars per 1,000 requests, share late, p99 wait in s): a line for `ours`, dots for the others.
+
+    Raises:
+        NoPictures: as `picture`.
+    """
+    pyplot = _pyplot()
+    figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.6))
+    for scaler in dict.fromkeys(each[0] for each in points):
+        mine = sorted(each[1:] for each in points if each[0] == scaler)
+        look = {"marker": "o", "lw": 1.6, "color": _LOAD} if scaler == ours else {"marker": "x", "lw": 0}
+        dollars = [each[0] for each in mine]
+        axes[0].plot(dollars, [max(each[1], 1e-4) for each in mine], label=scaler, **look)
+        axes[1].plot(dollars, [min(max(each[2], 0.1), 3600.0) for each in mine], label=scaler, **look)
+    axes[0].set_ylabel("share that waits longer than 10 s")
+    axes[1].set_ylabel("p99 wait, s")
+    for each in axes:
+        each.set_xscale("log")
+        each.set_yscale("log")
+        each.set_xlabel(r"\$ per 1,000 requests")
+        each.grid(alpha=0.25)
+    axes[1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    figure.suptitle(title, fontsize=11)
+    _save(pyplot, figure, path)
+
+
 def _smooth(values: Sequence[float]) -> list[float]:
     """Moving average."""
     half = _SMOOTH_SAMPLES // 2

@@ -78,6 +78,42 @@ def sparse(*, requests: int, hours: float = 24.0, cost_cv: float = 0.8, seed: in
     return _poisson("sparse", lambda _: mean, mean, hours * 3600.0, cost_cv, seed)
 
 
+def tenant(
+    *, requests: int, cv: float, days: int = 5, first_weekday: int = 3, depth: float = 0.8,
+    weekend: float = 0.3, cost_cv: float = 2.5, seed: int = 0,
+) -> Trace:  # fmt: skip
+    """A business tenant: gamma arrivals with this coefficient of variation, office hours, weekends, heavy-tailed sizes.
+
+    The gaps are drawn at rate 1 and stretched by the hourly rates, so the bursts keep their number of requests. Of the
+    sizes 5 % are drawn from a Pareto tail. `first_weekday` is 0 for a Monday; the default begins on a Thursday.
+    """
+    chance = random.Random(f"{seed} tenant {cv:g}")
+    hours = [_office_rate(number, first_weekday, depth, weekend) for number in range(days * 24)]
+    mean = requests / sum(hours)
+    shape = 1.0 / (cv * cv)
+    sigma = math.sqrt(math.log(1.0 + cost_cv**2)) / 2.0
+    rows: list[tuple[float, float]] = []
+    hour, begun, at = 0, 0.0, chance.gammavariate(shape, 1.0 / shape)
+    while True:
+        while hour < len(hours) and at >= begun + hours[hour] * mean:
+            begun += hours[hour] * mean
+            hour += 1
+        if hour == len(hours):
+            return Trace.of(f"tenant cv {cv:g}", rows, seconds=days * DAY_SECONDS)
+        size = math.exp(chance.gauss(-sigma * sigma / 2.0, sigma))
+        if chance.random() < 0.05:
+            size = min(3.0 * chance.paretovariate(1.5), 60.0)
+        rows.append(((hour + (at - begun) / (hours[hour] * mean)) * 3600.0, 100.0 * size))
+        at += chance.gammavariate(shape, 1.0 / shape)
+
+
+def _office_rate(hour: int, first_weekday: int, depth: float, weekend: float) -> float:
+    """Relative rate of an hour, highest at 14:00."""
+    weekday = (first_weekday + hour // 24) % 7
+    daily = 1.0 + depth * math.cos(2.0 * math.pi * (hour % 24 - 14) / 24.0)
+    return daily * (weekend if weekday >= 5 else 1.0)
+
+
 class _Steps:
     """The interval of a time that only grows."""
 

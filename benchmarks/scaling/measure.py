@@ -19,7 +19,7 @@ ATTAIN = 0.99
 Row = dict[str, Any]
 
 HEADING = (
-    f"{'workload':<22}{'load':>4}  {'scaler':<24}{'≤ 2 s':>7}{'≤ 10 s':>8}{'p50 s':>7}{'p99 s':>8}{'p99.9 s':>9}{'$':>8}"
+    f"{'workload':<22}{'load':>4}  {'scaler':<24}{'≤ 2 s':>7}{'≤ 10 s':>8}{'p50 s':>7}{'p99 s':>8}{'p99.9 s':>9}{'mean s':>8}{'$':>8}"
     f"{'cost÷O':>8}{'util':>6}{'idle h':>8}{'wait h':>8}{'start/h':>8}{'stop/h':>8}{'creat/h':>8}"
 )
 
@@ -71,6 +71,9 @@ def row(workload: Workload, setting: Setting, world: WorldSettings, seeds: Seque
         "requests": runs[0].requests,
         "within_2": median(lambda f: f.within_2), "within_10": median(lambda f: f.within_10),
         "p50": median(lambda f: f.wait_p50), "p99": median(lambda f: f.wait_p99), "p999": median(lambda f: f.wait_p999),
+        "mean": median(lambda f: f.wait_mean),
+        "per_1000": median(lambda f: 1000.0 * f.dollars / max(f.requests, 1)),
+        "per_1000_by_seed": [1000.0 * f.dollars / max(f.requests, 1) for f in runs],
         "dollars": median(lambda f: f.dollars), "ratio": median(lambda f: f.dollars) / cheapest,
         "dollars_by_state": {
             name: median(lambda f, name=name: f.dollars_by_state[name])  # type: ignore[misc]
@@ -92,7 +95,7 @@ def show(made: Row) -> None:
     """One line of the long table."""
     print(
         f"{made['workload']:<22}{made['workers']:>4}  {made['scaler']:<24}"
-        f"{made['within_2']:>7.4f}{made['within_10']:>8.4f}{made['p50']:>7.1f}{made['p99']:>8.1f}{made['p999']:>9.1f}"
+        f"{made['within_2']:>7.4f}{made['within_10']:>8.4f}{made['p50']:>7.1f}{made['p99']:>8.1f}{made['p999']:>9.1f}{made['mean']:>8.2f}"
         f"{made['dollars']:>8.2f}{made['ratio']:>8.2f}{made['utilisation']:>6.2f}{made['over_hours']:>8.1f}"
         f"{made['under_hours']:>8.1f}{made['starts_per_hour']:>8.1f}{made['stops_per_hour']:>8.1f}{made['creates_per_hour']:>8.1f}",
         flush=True,

@@ -69,6 +69,7 @@ FIRST: dict[str, tuple[float, float, float]] = {
 SPARSE_SECONDS = 10.0
 QUIET_SECONDS = 600.0
 RISE_SECONDS = 600.0
+TENANT_CVS = (1.0, 3.0, 6.0)
 
 SHORT_AT_LOAD = 8
 """From this load on a part of a week is cut to a quarter: ten times the workers make ten times the plans."""
@@ -138,6 +139,8 @@ def _whole(trace: Trace, workers: int) -> Workload:
         return Workload(trace.name, 0, led_in(few), QUIET_SECONDS + HOUR)
     scaled = trace.scaled(mean_load=workers * PERF_UNIT)
     before = QUIET_SECONDS + min(HOUR, trace.seconds / 4)
+    if trace.name.startswith("tenant"):
+        before = QUIET_SECONDS + trace.seconds - 2 * DAY  # Sunday and Monday, after three days to learn from
     return Workload(trace.name, workers, led_in(scaled), before, diurnal="diurnal" in trace.name)
 
 
@@ -155,4 +158,5 @@ def _generated(quick: bool) -> tuple[Trace, ...]:
         generators.flash_crowd(requests=count),
         generators.on_off(requests=count),
         generators.sparse(requests=count // 100),
+        *(generators.tenant(requests=count * 3 // 2, cv=cv) for cv in TENANT_CVS),
     )

@@ -1,0 +1,115 @@
+"""Fronts: dollars per 1,000 requests against attainment and p99 wait, with the main knobs of each scaler swept."""
+
+import math
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from benchmarks.scaling.measure import Row, measure
+from benchmarks.scaling.scalers import FIXED, PEERS, Setting, fixed, settings
+from benchmarks.scaling.workloads import Workload
+from simulation.settings import WorldSettings
+from stoker_wire.endpoint import EndpointConfig
+
+LEVELS = (0.90, 0.95, 0.99, 0.995)
+"""Attainments at which the policy's front is compared with the peers'."""
+ERROR_BUDGETS = (0.1, 0.03, 0.01, 0.003, 0.001)
+_QUICK_BUDGETS = (0.03, 0.01, 0.003)
+_QUICK_SETTINGS = 2
+"""Settings of each peer in a quick run: the defaults and the first other one."""
+_T95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36}
+"""Student's t for a two-sided interval of 95 %, by the number of seeds."""
+
+
+def swept(names: set[str], config: EndpointConfig = FIXED, *, quick: bool = False) -> list[Setting]:
+    """The policy at several error budgets, and the peers in all settings; `names` limits the scalers."""
+    budgets = _QUICK_BUDGETS if quick else ERROR_BUDGETS
+    ours = [
+        Setting("stoker", f"error budget {budget:.2%}", each.make, each.line_seconds)
+        for budget in budgets
+        for each in [fixed(config.model_copy(update={"error_budget": budget}))]
+    ]
+    peers = [each for name in PEERS for each in settings(name)[: _QUICK_SETTINGS if quick else None]]
+    return [each for each in ours + peers if not names or each.scaler in names]
+
+
+def fronts(
+    chosen: Sequence[Workload],
+    world: WorldSettings,
+    contestants: Sequence[Setting],
+    *,
+    processes: int,
+    seeds: Sequence[int],
+) -> list[Row]:
+    """Measures every setting on every workload; prints each workload's front and the comparison at `LEVELS`."""
+    rows = measure("", chosen, contestants, world, processes=processes, seeds=seeds, quiet=True)
+    where = "" if world.cold_pool else ", no cold pool"
+    for workload in chosen:
+        mine = of(rows, workload)
+        print(f"\n## Front of {workload.name}, load {workload.workers}{where}\n")
+        print(
+            f"{'scaler':<24}{'setting':<44}{'$/1,000':>10}{'± 95 %':>8}{'≤ 10 s':>8}{'p50 s':>7}{'p99 s':>8}"
+            f"{'p99.9 s':>9}{'mean s':>8}"
+        )
+        best = {id(each) for each in undominated(mine)}
+        for each in sorted(mine, key=lambda one: one["per_1000"]):
+            print(
+                f"{'* ' if id(each) in best else '  '}{each['scaler']:<22}{each['setting'][:43]:<44}"
+                f"{each['per_1000']:>10.3f}{half_width(each['per_1000_by_seed']):>8}{each['within_10']:>8.4f}"
+                f"{each['p50']:>7.1f}{each['p99']:>8.1f}{each['p999']:>9.1f}{each['mean']:>8.2f}",
+                flush=True,
+            )
+    print("\n## Cost of the policy ÷ that of the cheapest peer, by the share that waits at most 10 s\n")
+    print(f"{'workload':<22}{'load':>4}" + "".join(f"{level:>28}" for level in LEVELS))
+    for workload in chosen:
+        cells = [compared(of(rows, workload), level) for level in LEVELS]
+        print(f"{workload.name:<22}{workload.workers:>4}" + "".join(f"{cell:>28}" for cell in cells))
+    return rows
+
+
+def of(rows: Iterable[Row], workload: Workload) -> list[Row]:
+    """The rows of one workload."""
+    key = (workload.name, workload.workers)
+    return [each for each in rows if (each["workload"], each["workers"]) == key]
+
+
+def undominated(rows: Sequence[Row]) -> list[Row]:
+    """The settings for which no other one is both cheaper and on time more often, cheapest first."""
+    best: list[Row] = []
+    for each in sorted(rows, key=lambda one: (one["per_1000"], -one["within_10"])):
+        if not best or each["within_10"] > best[-1]["within_10"]:
+            best.append(each)
+    return best
+
+
+def compared(rows: Sequence[Row], level: float) -> str:
+    """The policy's cost over that of the cheapest peer, both at `level` or better."""
+    reached = [each for each in rows if each["within_10"] >= level]
+    ours = min((each["per_1000"] for each in reached if each["scaler"] == "stoker"), default=math.nan)
+    peer = min(
+        (each for each in reached if each["scaler"] != "stoker"),
+        key=lambda each: each["per_1000"],
+        default=None,
+    )
+    if peer is None:
+        return "no peer" if not math.isnan(ours) else "none"
+    return (
+        f"{ours / peer['per_1000']:.2f} {peer['scaler']}"
+        if not math.isnan(ours)
+        else f"only {peer['scaler']}"
+    )
+
+
+def half_width(values: Sequence[float]) -> str:
+    """Half the width of the 95 % confidence interval of the mean; `-` for one seed."""
+    if len(values) not in _T95:
+        return "-"
+    return f"{_T95[len(values)] * statistics.stdev(values) / math.sqrt(len(values)):.3f}"
+
+
+def draw(rows: Sequence[Row], workload: Workload, path: Path) -> None:
+    """A picture of a workload's front: attainment and p99 wait over dollars per 1,000 requests."""
+    from simulation.pictures import fronts_picture  # noqa: PLC0415 - matplotlib only for pictures
+
+    points = [(each["scaler"], each["per_1000"], 1.0 - each["within_10"], each["p99"]) for each in rows]
+    fronts_picture(points, path, title=f"{workload.name}, mean load {workload.workers}", ours="stoker")
