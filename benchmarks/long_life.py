@@ -19,8 +19,8 @@ from benchmarks.temporal_actions import FLEET, IDLE_TARGET, Case, live
 from policy.signalling.metrics_batcher import MetricsBatcher
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState
-from tests.seeded.environment import a_world_here
-from tests.seeded.sealed import sealed
+from tests.seeded.temporal.environment import a_world_here
+from tests.seeded.temporal.sealed import sealed
 from tests.workflows.world import group
 
 DAYS = 30

@@ -17,7 +17,7 @@ from temporalio.bridge.proto.activity_result import ActivityResolution
 from temporalio.testing import ActivityEnvironment
 
 from stoker_wire.control import MARKET_TASK_QUEUE
-from tests.seeded.executions import FAILURES, PAYLOADS, Run, TaskFailed, Weather
+from tests.seeded.temporal.executions import FAILURES, PAYLOADS, Run, TaskFailed, Weather
 
 
 class Hands:

@@ -13,7 +13,7 @@ from typing import Any
 from market.port import InstanceGone, Launch, OfferGone, OfferQuery, RateLimited, Refused, Unavailable
 from stoker_wire.market import Charge, Instance, Offer, Template
 from tests.seeded.machine import GPU_BILLED, Machine
-from tests.seeded.sealed import BEGINNING
+from tests.seeded.temporal.sealed import BEGINNING
 from tests.seeded.troubles import Pace, Troubles
 
 HOURS_PER_MONTH = 730.0

@@ -8,7 +8,7 @@ from typing import Any
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.market import Offer, Template
 from stoker_wire.workergroup import Workergroup
-from tests.seeded.executions import Weather
+from tests.seeded.temporal.executions import Weather
 from tests.seeded.troubles import CALM, Pace, Troubles
 
 TEMPLATES = [

@@ -7,8 +7,8 @@ import pytest
 from temporalio.client import WorkflowExecutionStatus
 
 from stoker_wire.messages import MEMO_KEY
-from tests.seeded.client import Client
 from tests.seeded.invariants import Invariants
+from tests.seeded.temporal.client import Client
 
 LAUNCH = "0123456789ab"
 

@@ -25,8 +25,8 @@ from tests.seeded.invariants import Invariants
 from tests.seeded.machine import Machine
 from tests.seeded.market import SeededMarket
 from tests.seeded.scenario import TEMPLATES, Event, Scenario
-from tests.seeded.sealed import BEGINNING, sealed
-from tests.seeded.server import Server
+from tests.seeded.temporal.sealed import BEGINNING, sealed
+from tests.seeded.temporal.server import Server
 from workflows.endpoint import EndpointWorkflow
 from workflows.sweep.sweep import SweepActivities, SweepSpec, SweepWorkflow
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import stoker
 from tests.engine.api.model_server import MODEL, ModelServer, pyworker
-from tests.engine.api.test_openai import path
+from tests.engine.api.openai.test_openai import path
 from tests.engine.conftest import Stage
 
 

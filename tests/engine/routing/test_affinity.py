@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.engine.api.test_openai import ModelWorker, path
+from tests.engine.api.openai.test_openai import ModelWorker, path
 from tests.engine.conftest import Stage
 
 

@@ -12,7 +12,7 @@ from stoker_wire.messages import MemoKey
 from stoker_wire.problem import Problem
 from stoker_wire.security.client_key import Priority
 from stoker_wire.security.token import client_key_digest, mint_client_key
-from tests.engine.api.test_openai import ModelWorker, path
+from tests.engine.api.openai.test_openai import ModelWorker, path
 from tests.engine.conftest import EndpointDouble, Stage
 from tests.engine.standin import until
 

@@ -8,7 +8,7 @@ import pytest_asyncio
 from aiohttp import web
 
 from stoker_wire.security.fingerprint import fingerprint
-from tests.engine.api.test_openai import ModelWorker, path
+from tests.engine.api.openai.test_openai import ModelWorker, path
 from tests.engine.conftest import EndpointDouble, Stage
 from tests.engine.standin import until
 

@@ -14,7 +14,7 @@ from stoker_pyworker import BenchmarkConfig, HandlerConfig, WorkerConfig
 from stoker_pyworker.environment import Environment
 from stoker_pyworker.worker import WorkerRuntime
 from stoker_wire.http1.limits import Limits
-from tests.engine.api.test_openai import path
+from tests.engine.api.openai.test_openai import path
 from tests.engine.conftest import EndpointDouble, Stage
 from tests.engine.routing.test_crashing_requests import POISON
 from tests.engine.standin import until

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from engine.routing.endpoint import Endpoint
 from tests.engine.api.model_server import MODEL, ModelServer, pyworker
-from tests.engine.api.test_openai import ModelWorker, path
+from tests.engine.api.openai.test_openai import ModelWorker, path
 from tests.engine.conftest import ALICE, EndpointDouble, Stage
 
 CHAT = {"model": MODEL, "messages": [{"role": "user", "content": "hello"}]}

@@ -10,8 +10,8 @@ import pytest
 
 import stoker_pyworker
 from tests.comfyui import PNG
+from tests.engine.api.jobs.test_jobs import ComfyModel
 from tests.engine.api.model_server import pyworker
-from tests.engine.api.test_jobs import ComfyModel
 from tests.engine.conftest import Stage
 from tests.environments import ROOT, python_of
 

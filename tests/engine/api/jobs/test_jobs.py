@@ -14,7 +14,7 @@ from engine.tls.certificate_authority import Authority
 from stoker_pyworker.worker import WorkerRuntime
 from tests.comfyui import PNG, ComfyUI, comfyui_handlers, make_image
 from tests.engine.api.model_server import pyworker
-from tests.engine.api.test_openai_tls import CA_PEM, certificate
+from tests.engine.api.openai.test_openai_tls import CA_PEM, certificate
 from tests.engine.conftest import ALICE, BOB, EndpointDouble, Stage
 from tests.engine.standin import until
 

@@ -14,7 +14,7 @@ from temporalio.client import WorkflowExecutionStatus
 from stoker_wire.messages import MEMO_KEY
 
 if TYPE_CHECKING:
-    from tests.seeded.server import Server
+    from tests.seeded.temporal.server import Server
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,8 +25,9 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import UnsandboxedWorkflowRunner
 from temporalio.worker._workflow_instance import WorkflowInstance, WorkflowInstanceDetails
 
-from tests.seeded.client import Client
-from tests.seeded.executions import (
+from tests.seeded.hands import Hands
+from tests.seeded.temporal.client import Client
+from tests.seeded.temporal.executions import (
     FAILURES,
     PAYLOADS,
     Execution,
@@ -39,8 +40,7 @@ from tests.seeded.executions import (
     commands_of,
     difference,
 )
-from tests.seeded.hands import Hands
-from tests.seeded.sealed import BEGINNING
+from tests.seeded.temporal.sealed import BEGINNING
 from workflows.hosting.converter import data_converter
 
 TASK_TIMEOUT_SECONDS = 10.0

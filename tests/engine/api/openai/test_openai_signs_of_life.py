@@ -8,7 +8,7 @@ import pytest
 
 from engine.settings import Timing
 from tests.engine.api.model_server import MODEL, ModelServer, pyworker, run_client
-from tests.engine.api.test_openai import path
+from tests.engine.api.openai.test_openai import path
 from tests.engine.conftest import EndpointDouble, Stage
 
 CHAT = {"model": MODEL, "messages": [], "stream": True}

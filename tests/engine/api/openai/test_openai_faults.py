@@ -13,7 +13,7 @@ import pytest
 from aiohttp import web
 
 from engine.routing.worker import KnownWorker
-from tests.engine.api.test_openai import ModelWorker, path
+from tests.engine.api.openai.test_openai import ModelWorker, path
 from tests.engine.conftest import EndpointDouble, Stage, WorkerDouble
 from tests.engine.standin import until
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 import stoker
 from engine.tls.certificate_authority import Authority
 from tests.engine.api.model_server import MODEL, ModelServer, pyworker
-from tests.engine.api.test_openai import path
+from tests.engine.api.openai.test_openai import path
 from tests.engine.conftest import Stage
 
 

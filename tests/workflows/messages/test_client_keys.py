@@ -13,7 +13,7 @@ from stoker_wire.control import EndpointSpec
 from stoker_wire.messages import KeyUse
 from stoker_wire.parsing.limits import KEYS_MAX
 from stoker_wire.security.client_key import KeyEdit
-from tests.workflows.test_messages import CALM, refusal
+from tests.workflows.messages.test_messages import CALM, refusal
 from workflows import message_validation
 from workflows.message_validation import InvalidMessage
 

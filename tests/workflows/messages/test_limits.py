@@ -23,8 +23,8 @@ from stoker_wire.parsing import limits
 from stoker_wire.parsing.limits import STATE_BYTES_MAX, TooLarge, check_size, json_bytes, shortened
 from stoker_wire.states import WorkerState
 from stoker_wire.workergroup import Workergroup, check_workergroups
-from tests.workflows.test_messages import refusal
-from tests.workflows.test_size import BLOB_BYTES_MAX, NOW, payload_bytes, worker
+from tests.workflows.life.test_size import BLOB_BYTES_MAX, NOW, payload_bytes, worker
+from tests.workflows.messages.test_messages import refusal
 from tests.workflows.world import group
 from workflows import message_validation
 from workflows.publish import memo_of
@@ -291,6 +291,6 @@ def test_open_tickets_and_seen_drains_of_all_engines_are_bounded() -> None:
 
 
 def test_the_reference_lists_every_limit_with_its_value() -> None:
-    text = (Path(__file__).parents[2] / "docs/reference/limits.md").read_text()
+    text = (Path(__file__).parents[3] / "docs/reference/limits.md").read_text()
     listed = dict(re.findall(r"^\| `([A-Z_]+)` \| (\d+) \|", text, re.MULTILINE))
     assert listed == {name: str(value) for name, value in vars(limits).items() if name.endswith("_MAX")}

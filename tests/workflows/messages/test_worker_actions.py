@@ -7,7 +7,7 @@ import pytest
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.messages import EndpointMemo
 from stoker_wire.states import WorkerState as S
-from tests.workflows.test_messages import refusal
+from tests.workflows.messages.test_messages import refusal
 from tests.workflows.world import World, group
 
 TWO = EndpointConfig(min_load=10, min_workers=1, max_workers=2)

@@ -13,7 +13,7 @@ from aiohttp import web
 from engine.request_log import Outcome
 from engine.routing.endpoint import Endpoint
 from engine.settings import Limits, Timing
-from tests.engine.api.test_openai import ModelWorker, path
+from tests.engine.api.openai.test_openai import ModelWorker, path
 from tests.engine.conftest import EndpointDouble, Stage
 from tests.engine.standin import until
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from stoker_wire.endpoint import EndpointConfig
-from tests.workflows.test_messages import refusal
+from tests.workflows.messages.test_messages import refusal
 from tests.workflows.world import group
 
 ONE = EndpointConfig(min_load=10, min_workers=1, max_workers=1)

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from stoker_wire.security.token import client_key_digest, mint_client_key
 from tests.engine.api.model_server import MODEL, ModelServer, pyworker, run_client
-from tests.engine.api.test_openai_signs_of_life import quick  # noqa: F401
+from tests.engine.api.openai.test_openai_signs_of_life import quick  # noqa: F401
 from tests.engine.conftest import EndpointDouble, Stage
 
 # The first test may have to install the packages.

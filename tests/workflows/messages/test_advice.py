@@ -15,7 +15,7 @@ from stoker_wire.messages import EndpointMemo
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import see, steady
 from tests.policy.builders import worker as a_worker
-from tests.workflows.test_records import full_book
+from tests.workflows.messages.test_records import full_book
 from tests.workflows.world import group
 from workflows import message_validation
 from workflows.publish import details_of

@@ -9,8 +9,8 @@ from aiohttp import web
 
 from tests.attack.pages import BROWSER, visit
 from tests.comfyui import PNG, comfyui_handlers
+from tests.engine.api.jobs.test_jobs import ComfyModel
 from tests.engine.api.model_server import pyworker
-from tests.engine.api.test_jobs import ComfyModel
 from tests.engine.conftest import Stage
 
 pytestmark = [

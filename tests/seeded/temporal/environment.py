@@ -8,8 +8,8 @@ from typing import Any
 
 from activities.instances import MarketActivities
 from activities.planner import plan
-from tests.seeded.executions import Weather
-from tests.seeded.server import SUGGEST_EVENTS, Server
+from tests.seeded.temporal.executions import Weather
+from tests.seeded.temporal.server import SUGGEST_EVENTS, Server
 from tests.workflows.world import SECRETS, World, make_market
 from workflows.endpoint import EndpointWorkflow
 

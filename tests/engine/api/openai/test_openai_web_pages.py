@@ -4,7 +4,7 @@ import pytest
 from aiohttp import web
 
 from stoker_wire.security.token import client_key_digest, mint_client_key
-from tests.engine.api.test_openai import ModelWorker, path
+from tests.engine.api.openai.test_openai import ModelWorker, path
 from tests.engine.conftest import Stage
 
 PAGE = "https://chat.example.com"
