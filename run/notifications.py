@@ -18,7 +18,7 @@ from activities.notices.webhook import Webhook, is_forbidden, signing_key
 from policy.alerting.rules import RULES
 from run.errors import CommandError
 from run.state_folder.keys import NOTIFY_SECRET_PREFIX
-from stoker_wire.alerts import NoticeChannel
+from stoker_wire.alerts import CHANNELS_MAX, NoticeChannel
 from stoker_wire.base import StrictModel
 from stoker_wire.security.loopback import is_loopback
 
@@ -204,12 +204,16 @@ class NotifySettings(StrictModel):
 
     deployment: str = Field("stoker", pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")
     """Name of the deployment in notices, such as `production`."""
-    webhooks: tuple[WebhookSettings, ...] = Field((), max_length=16)
-    email: tuple[MailSettings, ...] = Field((), max_length=16)
+    webhooks: tuple[WebhookSettings, ...] = ()
+    email: tuple[MailSettings, ...] = ()
 
     @model_validator(mode="after")
     def _names_differ(self) -> Self:
         names = [each.name for each in (*self.webhooks, *self.email)]
+        if len(names) > CHANNELS_MAX:
+            raise ValueError(
+                f"there may be {CHANNELS_MAX} channels, not {len(names)}; let one receiver pass notices on"
+            )
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"two channels have the name {name}; give each its own")

@@ -19,8 +19,10 @@ SILENT_SECONDS = 2 * REPORT_SECONDS
 FORGET_SECONDS = 3600.0
 """Then a gone process is forgotten: it was probably removed on purpose, or moved to another host."""
 PROCESSES_MAX = 64
+REPORTED_MAX = 1000
+"""Active alerts that are kept of all processes together."""
 TRACKED_MAX = 1000
-"""Alerts that are followed at once. The state of the notifier has to stay below 2 MiB."""
+"""Alerts that are followed at once."""
 
 _NAMES: dict[Role, str] = {"engine": "engine", "worker": "Temporal worker"}
 
@@ -82,9 +84,11 @@ def with_report(book: AlertBook, report: AlertReport) -> AlertBook:
     """The book after one process's report. A process that stops on purpose is forgotten."""
     place = (report.role, report.place)
     others = [each for each in book.processes if (each.role, each.place) != place]
+    others = others[1 - PROCESSES_MAX :]
     if not report.stopping:
-        others.append(Process(role=report.role, place=report.place, alerts=report.alerts))
-    return replace(book, processes=tuple(others[-PROCESSES_MAX:]))
+        free = REPORTED_MAX - sum(len(each.alerts) for each in others)
+        others.append(Process(role=report.role, place=report.place, alerts=report.alerts[: max(0, free)]))
+    return replace(book, processes=tuple(others))
 
 
 def check(book: AlertBook, now: float, *, deployment: str = "") -> tuple[AlertBook, tuple[Notice, ...]]:

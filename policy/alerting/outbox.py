@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from stoker_wire.alerts import Notice, NoticeChannel
 
-QUEUED_MAX = 200
+QUEUED_MAX = 100
 """Notices of one channel. The oldest is dropped beyond this number: the state has to stay below 2 MiB."""
 EXPIRE_SECONDS = 86_400.0
 """A notice that could not be delivered for a day is dropped. Doubled: a channel that was down for two days receives

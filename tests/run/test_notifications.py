@@ -58,6 +58,12 @@ def mail(**changes: str) -> str:
             "notify: {webhooks: [{name: a, url: 'https://a.b/'}, {name: a, url: 'https://a.b/'}]}",
             "two channels have the name a",
         ),
+        (
+            "notify: {webhooks: ["
+            + ", ".join(f"{{name: a{n}, url: 'https://a.b/'}}" for n in range(9))
+            + "]}",
+            "there may be 8 channels, not 9",
+        ),
         (mail(tls="none"), "tls: none is allowed only to a mail server on this machine"),
         (mail(sender="a@b.c\nBcc: d@e.f"), "notify.email.0.sender: .*mail address"),
         (mail(host="smtp.example.org:25"), "should be the mail server's name"),

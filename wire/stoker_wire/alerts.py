@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field
 
 from stoker_wire.base import TolerantModel
+from stoker_wire.parsing.escaping import escape_line
 from stoker_wire.parsing.limits import shortened
 
 NOTIFIER_ID = "stoker-notifier"
@@ -22,12 +23,17 @@ QUERY_FIRING = "firing"
 REPORT_SECONDS = 30.0
 """Interval of a process's reports while nothing changes."""
 ALERTS_MAX = 300
-"""Active alerts of one process that are reported; the notifier's input has to stay far below 2 MiB."""
-_TEXT_BYTES_MAX = 400
+"""Active alerts of one process that are reported. This and the following limits keep the notifier's state below 2 MiB,
+which Temporal accepts."""
+CHANNELS_MAX = 8
+_TEXT_BYTES_MAX = 240
 
 
 def _text(value: Any) -> Any:
-    return shortened(value, _TEXT_BYTES_MAX) if isinstance(value, str) else value
+    """On one line, without control characters: texts contain errors of other people's machines."""
+    return (
+        shortened(escape_line(value[:_TEXT_BYTES_MAX]), _TEXT_BYTES_MAX) if isinstance(value, str) else value
+    )
 
 
 AlertText = Annotated[str, BeforeValidator(_text)]
@@ -65,7 +71,7 @@ class AlertReport(TolerantModel):
     alerts: tuple[ActiveAlert, ...] = Field((), max_length=ALERTS_MAX)
     deployment: str = Field("", max_length=64)
     """Name of the deployment in notices."""
-    channels: tuple[NoticeChannel, ...] = Field((), max_length=32)
+    channels: tuple[NoticeChannel, ...] = Field((), max_length=CHANNELS_MAX)
 
 
 class Notice(TolerantModel):

@@ -1,5 +1,6 @@
 """An alert fires after its condition held for its time, and is resolved after it was absent."""
 
+import pydantic_core
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,13 +8,16 @@ from hypothesis import strategies as st
 from policy.alerting.incidents import (
     CHECK_SECONDS,
     FORGET_SECONDS,
+    PROCESSES_MAX,
+    REPORTED_MAX,
     TRACKED_MAX,
     AlertBook,
     check,
     with_report,
 )
+from policy.alerting.outbox import QUEUED_MAX, with_channels, with_notices
 from policy.alerting.rules import ENGINE_DOWN, RULES, WORKER_DOWN
-from stoker_wire.alerts import ActiveAlert, AlertReport, Notice
+from stoker_wire.alerts import CHANNELS_MAX, ActiveAlert, AlertReport, Notice, NoticeChannel
 
 NO_CAPACITY = ActiveAlert(name="StokerNoCapacity", subject="llm", text="2 requests wait")  # held for 300 s
 
@@ -157,13 +161,24 @@ def test_an_unknown_alert_of_a_newer_engine_is_ignored():
     assert life.pass_time(7200, engine=(ActiveAlert(name="StokerNew", subject="llm"),)) == []
 
 
-def test_the_followed_alerts_are_bounded():
+def test_the_state_stays_below_what_temporal_accepts_whatever_is_reported():
+    hostile = "\x1b\u202e\n" * 1000
     life = Life()
-    for engine in range(8):
-        alerts = tuple(ActiveAlert(name="StokerNoCapacity", subject=f"{engine}-{n}") for n in range(300))
-        life.report(f"engine-{engine}", *alerts)
-    life.pass_time(0)
-    assert len(life.book.tracked) == TRACKED_MAX
+    for engine in range(PROCESSES_MAX + 6):
+        alerts = tuple(
+            ActiveAlert(name="StokerOrphansDestroyed", subject=f"{engine}-{n}-{hostile}", text=hostile)
+            for n in range(300 if engine < 10 else 1)
+        )
+        life.report(f"engine-{engine}-{'x' * 200}", *alerts)
+        life.pass_time(0)
+    assert len(life.book.processes) == PROCESSES_MAX
+    assert sum(len(each.alerts) for each in life.book.processes) <= REPORTED_MAX
+    boxes = with_channels((), [NoticeChannel(name=f"channel-{n}") for n in range(CHANNELS_MAX)])
+    full = [with_notices(box, life.notices) for box in boxes]
+    assert {len(box.queue) for box in full} == {QUEUED_MAX}
+    state = {"book": life.book, "outboxes": full}
+    assert len(pydantic_core.to_json(state, serialize_unknown=True)) < 2 * 1024 * 1024
+    assert len(life.book.tracked) <= TRACKED_MAX
 
 
 @pytest.mark.parametrize("name", sorted(RULES))
