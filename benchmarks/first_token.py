@@ -1,7 +1,7 @@
 """What each part adds to the first token of a stream: `python -m benchmarks.first_token [--quick] [--rounds N]`.
 
 One deployment with real processes and one worker. Each round asks, one after the other: the model server itself, the
-engine's `/route/`, the worker with that route, the SDK, and the OpenAI API, all over open connections. The model
+engine's `/route/`, the worker with that route, the SDK, and the OpenAI API, all over connections that are open before. The model
 answers at once, or `--llama-server PROGRAM --weights FILE` serves a real one.
 """
 
@@ -43,6 +43,10 @@ class Connection:
     async def to(cls, port: int) -> "Connection":
         """Connected to a local port."""
         return cls(*await asyncio.open_connection("127.0.0.1", port))
+
+    def close(self) -> None:
+        """Close it."""
+        self._writer.close()
 
     async def post(self, path: str, body: Any, *, key: str = "") -> tuple[float, bytes]:
         """Milliseconds until the first byte of the answer's body, and the body."""
@@ -121,11 +125,14 @@ async def measure(stack: DevStack, rounds: int) -> dict[str, list[float]]:
         await sdk_first_ms(endpoint)
         (worker,) = await client.endpoints.workers(made.id)
         port = urlsplit(worker.url).port or 0
-        model, at_worker = await Connection.to(port + 2), await Connection.to(port)
+        at_worker = await Connection.to(port)
         engine = urlsplit(url).port or 0
         router, openai = await Connection.to(engine), await Connection.to(engine)
         for _ in range(rounds):
+            # llama-server closes a connection that was idle for five seconds.
+            model = await Connection.to(port + 2)
             taken["model alone"].append((await model.post(PATH, BODY))[0])
+            model.close()
             ms, route = await router.post("/route/", {"endpoint": NAME, "cost": COST, "api_key": key})
             taken["route"].append(ms)
             ms, _ = await at_worker.post(PATH, {"auth_data": json.loads(route), "payload": BODY})

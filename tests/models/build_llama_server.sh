@@ -6,8 +6,8 @@ python=$models/bin/python
 [ -x "$models/bin/llama-server" ] && exit 0
 sources=$models/src
 if [ ! -d "$sources" ]; then
-    "$python" -m pip download --quiet --no-deps --no-build-isolation --no-binary :all: --dest "$models/download" \
-        "llama-cpp-python==$version" || true
+    "$python" -m pip download --quiet --no-deps --no-binary :all: --dest "$models/download" \
+        "llama-cpp-python==$version"
     mkdir -p "$sources.part"
     tar -xzf "$models"/download/llama_cpp_python-*.tar.gz -C "$sources.part" --strip-components 1
     mv "$sources.part" "$sources"
