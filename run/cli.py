@@ -110,12 +110,12 @@ def rollout(
 ) -> None:
     """Move every running endpoint to this worker build; an older one is a downgrade. See docs/how-to/upgrade.md."""
     from run.commands.rollout import roll_out  # noqa: PLC0415
-    from run.processes.temporal_server import connect_to, temporal_target  # noqa: PLC0415
+    from run.processes.temporal_server import PERSON_SECONDS_MAX, connect_to, temporal_target  # noqa: PLC0415
 
     async def act(settings: DevSettings) -> None:
         target = temporal_target(settings.temporal)
         typer.echo(f"Temporal {target}")
-        client = await connect_to(target)
+        client = await connect_to(target, wait_seconds_max=PERSON_SECONDS_MAX)
         choice = settings.with_build(build_id).worker
         done = await roll_out(client, choice, seconds_max=seconds, say=typer.echo)
         if done.left:
@@ -193,7 +193,7 @@ def identity(
 
     --new and --set are for a copied state folder of `stokerd dev`.
     """
-    from run.processes.temporal_server import connect_to, temporal_target  # noqa: PLC0415
+    from run.processes.temporal_server import PERSON_SECONDS_MAX, connect_to, temporal_target  # noqa: PLC0415
     from run.state_folder.identity import (  # noqa: PLC0415
         StoredIdentity,
         identity_of,
@@ -217,7 +217,7 @@ def identity(
             typer.echo(deployment)
             return
         target = temporal_target(settings.temporal)
-        client = await connect_to(target, wait_seconds_max=5)
+        client = await connect_to(target, wait_seconds_max=PERSON_SECONDS_MAX)
         typer.echo(await identity_of(client))
         typer.echo(f"Temporal {target}", err=True)
 
@@ -236,7 +236,7 @@ def adopt(
     """Assign instances without a deployment, or of one that no longer exists, to this deployment. Asks first."""
     from market.ownership import DeploymentMarket  # noqa: PLC0415
     from run.commands.adopt import CONFIRMATION, run_adopt  # noqa: PLC0415
-    from run.processes.temporal_server import connect_to, temporal_target  # noqa: PLC0415
+    from run.processes.temporal_server import PERSON_SECONDS_MAX, connect_to, temporal_target  # noqa: PLC0415
     from run.state_folder.identity import ensure_identity  # noqa: PLC0415
     from stoker.cli.output import Terminal  # noqa: PLC0415
 
@@ -246,7 +246,7 @@ def adopt(
         keys = load_keys(settings.state_dir, generate=False, role="market", uses_vast=settings.uses_vast)
         target = temporal_target(settings.temporal)
         console.print(f"Temporal {target}", markup=False)
-        client = await connect_to(target)
+        client = await connect_to(target, wait_seconds_max=PERSON_SECONDS_MAX)
         deployment = await ensure_identity(client, settings.state_dir)
         market = DeploymentMarket(settings.market_client(keys.market_key), deployment)
         try:

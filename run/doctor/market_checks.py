@@ -29,6 +29,8 @@ async def check_market(settings: DevSettings) -> AsyncIterator[Finding]:
     )
     key_remedy = (
         "set VAST_API_KEY (or STOKER_MARKET_KEY) to a key of the account, and restart worker and engine"
+        if settings.uses_vast
+        else "run `stokerd dev` once to generate it, or set STOKER_MARKET_KEY to the same value everywhere"
     )
     try:
         keys = load_keys(settings.state_dir, generate=False, role="market", uses_vast=settings.uses_vast)

@@ -4,6 +4,7 @@ import asyncio
 import atexit
 import json
 import os
+import re
 import secrets
 import sys
 import time
@@ -33,6 +34,9 @@ ATTRIBUTES_SECONDS_MAX = 90.0
 NAMESPACE_SECONDS_MAX = 10.0
 """A new namespace takes some seconds to reach all servers of a cluster."""
 _RPC_SECONDS_MAX = 5.0
+PERSON_SECONDS_MAX = 5.0
+"""How long a command waits for Temporal while a person waits for the command."""
+_QUOTED = re.compile(r'"([^"]+)"')
 _SETTINGS = "the settings"
 _TEMPORAL_VARIABLES = ("TEMPORAL_ADDRESS", "TEMPORAL_PROFILE", "TEMPORAL_CONFIG_FILE")
 _REFUSALS = (RPCStatusCode.UNAUTHENTICATED,)
@@ -194,8 +198,9 @@ async def connect_to(
         except (RuntimeError, TimeoutError) as fault:
             reason = fault
         if loop.time() > deadline:
+            lasting = f" within {wait_seconds_max:.0f} s" if wait_seconds_max >= 1 else ""
             raise CommandError(
-                f"Temporal {target} did not answer within {wait_seconds_max:.0f} s ({_brief(reason)}); is it running?",
+                f"Temporal {target} did not answer{lasting} ({_brief(reason)}); is it running?",
                 exit_code=4,
             ) from reason
         await asyncio.sleep(0.05)
@@ -213,6 +218,10 @@ async def _require_namespace(client: Client) -> None:
 
 
 def _brief(fault: Exception) -> str:
+    """The system's own words in an error of Temporal's core, which are the last in quotes."""
+    quoted = _QUOTED.findall(str(fault)) if "tonic::" in str(fault) else []
+    if quoted:
+        return str(quoted[-1])[:200]
     return (str(fault) or type(fault).__name__).splitlines()[0][:200]
 
 

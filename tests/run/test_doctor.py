@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import collections
+import contextlib
 import json
 import shutil
 import socket
@@ -20,7 +21,7 @@ from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 from typer.testing import CliRunner
 
-from engine.app import create_app
+from engine.app import start_server
 from engine.settings import EngineSettings
 from run.cli import app as stokerd
 from run.commands.doctor import findings_of
@@ -263,8 +264,8 @@ async def test_a_namespace_that_nobody_prepared_and_nothing_polls_then_one_that_
 
 @pytest.fixture
 async def serve_engine():
-    """Starts a real engine that has no Temporal, with the keys of the settings; with TLS if a certificate is given."""
-    runners = []
+    """Starts a real engine that has no Temporal, with the keys of the settings; behind TLS if a certificate is given."""
+    closing = contextlib.AsyncExitStack()
 
     async def serve(settings: DevSettings, *, secret: bytes | None = None, pem: Path | None = None) -> str:
         keys = load_keys(settings.state_dir, generate=True)
@@ -274,21 +275,37 @@ async def serve_engine():
             rsa_private_key_pem=keys.signing_key_pem.encode(),
             ca_key_pem=keys.ca_key_pem.encode(),
             worker_package=worker_package(),
+            port=0,
         )
         nowhere = await Client.connect(f"127.0.0.1:{free_port()}", lazy=True, data_converter=data_converter)
-        runner = web.AppRunner(create_app(engine, nowhere))
-        runners.append(runner)
-        await runner.setup()
-        context = None
-        if pem is not None:
-            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-            context.load_cert_chain(pem)
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-        return f"{'http' if pem is None else 'https'}://127.0.0.1:{runner.addresses[0][1]}"
+        server = await start_server(engine, nowhere)
+        closing.push_async_callback(server.close)
+        if pem is None:
+            return server.url
+        proxy = await tls_proxy(pem, server.port)
+        closing.callback(proxy.close)
+        return f"https://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
 
-    yield serve
-    for runner in runners:
-        await runner.cleanup()
+    async with closing:
+        yield serve
+
+
+async def tls_proxy(pem: Path, port: int) -> asyncio.Server:
+    """Passes the bytes of each TLS connection to this port."""
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there_reader, there_writer = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(pump(reader, there_writer), pump(there_reader, writer))
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(pem)
+    return await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
 
 
 def at(settings: DevSettings, url: str) -> DevSettings:

@@ -60,6 +60,7 @@ async def test_a_temporal_that_does_not_answer_is_a_sentence_that_names_it(monke
     ) as told:
         await connect_to(temporal_target(SETTINGS), wait_seconds_max=0.2)
     assert told.value.exit_code == 4
+    assert "did not answer (Connection refused); is it running?" in str(told.value), "no Rust, no 0 s"
 
 
 async def test_a_port_that_accepts_connections_and_never_answers_times_out(monkeypatch):
