@@ -124,7 +124,7 @@ class World(SimulatedFleet):
             self._progress(1.0)
 
     def totals(self) -> Totals:
-        """What was spent and done so far."""
+        """Costs, operations and service time so far."""
         self.bill_all()
         self.measure_areas()
         return Totals(

@@ -68,9 +68,9 @@ class RouteApi:
             respond_later(cycle, self._locate_and_route(request, asked))
             return
         if self._engine.tracing is not None:
-            respond_later(cycle, self._place_and_finish(request, access, asked))
+            respond_later(cycle, self._queue_and_finish(request, access, asked))
             return
-        queued = self._place(access, asked)
+        queued = self._queue(access, asked)
         if queued.worker is not None:
             cycle.respond(200, _encode(self._route_answer(access.endpoint, queued)))
         else:
@@ -80,22 +80,22 @@ class RouteApi:
         access = await self.locate(request, asked.endpoint, asked.api_key)
         if access is None:
             return _starting_answer(asked)
-        return await self._place_and_finish(request, access, asked)
+        return await self._queue_and_finish(request, access, asked)
 
-    async def _place_and_finish(self, request: Request, access: Access, asked: RouteAsked) -> dict[str, Any]:
+    async def _queue_and_finish(self, request: Request, access: Access, asked: RouteAsked) -> dict[str, Any]:
         tracing = self._engine.tracing
         if tracing is None:
-            return await self._finish(access.endpoint, self._place(access, asked), access.account)
+            return await self._finish(access.endpoint, self._queue(access, asked), access.account)
         attributes = {"stoker.endpoint": access.endpoint.name}
         with tracing.serving("stoker.route", request.headers, attributes) as span:
-            queued = self._place(access, asked)
+            queued = self._queue(access, asked)
             span.set_attribute("stoker.request_id", str(queued.request_idx))
             made = await self._finish(access.endpoint, queued, access.account)
             self._record_wait(span, access.endpoint, queued)
             span.set_attribute("stoker.outcome", "given" if "url" in made else made["reason"])
             return made
 
-    def _place(self, access: Access, asked: RouteAsked) -> QueuedRequest:
+    def _queue(self, access: Access, asked: RouteAsked) -> QueuedRequest:
         """Check the limits of the call's key, and assign or queue the request.
 
         Raises:

@@ -1,4 +1,4 @@
-"""`POST /webhooks/vast/`: the marketplace tells of a change, so the endpoints' instances are listed at once."""
+"""`POST /webhooks/vast/`: the marketplace announces a change, and the endpoints' instances are listed at once."""
 
 import asyncio
 import time
@@ -107,7 +107,7 @@ class MarketEventsApi:
     def _remember(self, event: MarketEvent, now: float) -> None:
         self._known = {each: until for each, until in self._known.items() if until > now}
         if len(self._known) < _EVENTS_KNOWN_MAX:
-            # A repetition is signed anew; it comes within the time in which the first signature is valid, twice over.
+            # A repeated event has a new signature. It comes within twice the time for which the first one is valid.
             self._known[event.id] = now + 2 * AGE_SECONDS_MAX
 
 

@@ -85,7 +85,7 @@ class Tunnel:
         self._cycle.write(b"".join([*lines, b"\r\n"]))
         self._open_ones.add(self)
         self._cycle.listener = self
-        self._check_later(self._silence_seconds_max, self._check_silence)
+        self._check_later(self._silence_seconds_max, self._check_idle)
         self._cycle.switch_protocols(self)
         if early:
             self.worker_data(early)
@@ -147,10 +147,10 @@ class Tunnel:
 
     # --- the end
 
-    def _check_silence(self) -> None:
+    def _check_idle(self) -> None:
         if self._active:
             self._active = False
-            self._check_later(self._silence_seconds_max, self._check_silence)
+            self._check_later(self._silence_seconds_max, self._check_idle)
         else:
             self._stop(POLICY, "silence_seconds_max")
 

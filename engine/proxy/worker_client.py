@@ -242,7 +242,7 @@ class WorkerAnswer:
         self._call.sent()
         loop = asyncio.get_running_loop()
         self._heard_at = loop.time()
-        self._timer = loop.call_later(self._call.silence_seconds_max, self._check_silence)
+        self._timer = loop.call_later(self._call.silence_seconds_max, self._check_idle)
 
     def head(self, head: ResponseHead) -> None:
         """Keep the head."""
@@ -282,14 +282,14 @@ class WorkerAnswer:
             self._stop_timer()
             self._wake()
 
-    def _check_silence(self) -> None:
+    def _check_idle(self) -> None:
         loop = asyncio.get_running_loop()
         now = loop.time()
         if self.connection is None or self.connection.paused:  # queued again, or the client reads slowly
             self._heard_at = now
         left = self._heard_at + self._call.silence_seconds_max - now
         if left > 0:
-            self._timer = loop.call_later(left, self._check_silence)
+            self._timer = loop.call_later(left, self._check_idle)
             return
         self._pool.cancel(self)
         self._fail(WorkerFailed(Failure.SILENT, "it sent nothing"))

@@ -256,7 +256,7 @@ async def test_hostile_trace_fields_begin_a_new_trace_and_cost_no_request(
     assert seen.headers["traceparent"].startswith(f"00-{door.trace_id}-{worker.span_id}-")
 
 
-async def test_a_refused_call_is_an_error_with_its_code_and_a_stranger_makes_no_span(traced: Traced) -> None:
+async def test_a_refused_call_is_an_error_with_its_code_and_a_wrong_key_makes_no_span(traced: Traced) -> None:
     url = f"{traced.stage.server.url}/openai/{traced.endpoint.name}/echo"
     async with traced.stage.http.post(url, json={}, headers={"Authorization": "Bearer no-key"}) as answer:
         assert answer.status == 401

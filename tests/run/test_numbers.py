@@ -40,7 +40,7 @@ def test_no_numeric_parameter_takes_a_number_that_others_read_differently(
                     pytest.fail(f"{words} {parameter.name}: {parameter.process_value(context, value)}")
 
 
-def test_a_number_with_too_many_digits_is_told_how_many_are_possible() -> None:
+def test_a_number_with_too_many_digits_is_refused_with_the_possible_count() -> None:
     done = CliRunner().invoke(stoker, ["decisions", "llm", "--tail", "9" * 19])
     said = " ".join(done.stderr.replace("│", " ").split())
     assert "expected a whole number of at most 18 digits, not '9999999999999999999'" in said

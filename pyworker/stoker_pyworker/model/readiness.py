@@ -61,7 +61,7 @@ class LogWatch:
         read_error: Callable[[str], None],
         phase: Callable[[Phase], None] = lambda _: None,
     ) -> None:
-        """`phase` receives what a line of the log tells of the load."""
+        """`phase` receives the phase of the load that a line of the log shows."""
         self._phase = phase
         self._path = path
         self._actions = actions

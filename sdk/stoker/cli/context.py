@@ -22,7 +22,7 @@ ENGINE_SECONDS_MAX = 10.0
 PATIENT_SECONDS_MAX = 120.0
 """The same for commands that run on for long, such as `stoker watch`."""
 SILENT_SECONDS_MAX = 2.0
-"""An outage that lasts longer is said on standard error."""
+"""An outage that lasts longer is reported on standard error."""
 
 ENDPOINT_HELP = "The endpoint's name, or its id as id:123. Before a name that begins with a dash write --."
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]

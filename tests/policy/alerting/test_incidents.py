@@ -69,7 +69,7 @@ def test_a_condition_with_breaks_does_not_fire():
     assert life.notices == []
 
 
-def test_the_end_of_an_incident_is_told_once_and_names_the_same_incident():
+def test_the_end_of_an_incident_is_reported_once_and_names_the_same_incident():
     life = Life()
     life.pass_time(300, engine=(NO_CAPACITY,))
     assert life.pass_time(90, engine=()) == []
@@ -121,7 +121,7 @@ def test_a_pending_alert_does_not_fire_while_no_engine_reports():
     assert life.pass_time(3600, worker=()) == []
 
 
-def test_a_lost_process_is_told_and_so_is_its_return():
+def test_a_lost_process_is_reported_and_so_is_its_return():
     life = Life()
     life.pass_time(60, engine=(), worker=())
     # Silent after 60 s, held for 60 s more.

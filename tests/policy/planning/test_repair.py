@@ -353,7 +353,7 @@ def test_instances_are_listed_every_quarter_of_an_hour_while_no_worker_runs():
     assert brief(decide(see(listed_at=0.0))) == ["poll"]
 
 
-def test_a_change_that_the_marketplace_told_of_is_looked_at_once_and_within_three_seconds():
+def test_a_change_that_the_marketplace_pushed_is_looked_at_once_and_within_three_seconds():
     calm = see(worker("w1"), load=steady(90), listed_at=NOW - 10)
     assert brief(decide(calm)) == []
     assert brief(decide(replace(calm, look_asked_at=NOW - 11))) == []  # listed since

@@ -103,7 +103,7 @@ def test_a_worker_without_an_instance_has_no_line_of_its_own():
     ]
 
 
-def test_a_shell_without_the_key_is_told_how_to_get_it():
+def test_a_shell_without_the_key_learns_how_to_get_it():
     preset = PRESETS["llama-server"]
     lines = usage_lines(preset, engine_url="http://127.0.0.1:8080", endpoint="llm", has_key=False)
     assert lines[0] == "export STOKER_API_KEY=$(stokerd key)"

@@ -1,4 +1,4 @@
-"""The notifier tells of every incident once, in order, over failures of receivers, restarts and continue-as-new."""
+"""The notifier reports every incident once, in order, over failures of receivers, restarts and continue-as-new."""
 
 import asyncio
 import base64
@@ -93,7 +93,7 @@ def webhook(receiver: HttpReceiver, **changes: Any) -> Webhook:
     return Webhook(url=receiver.url, key=SECRET, **changes)
 
 
-async def test_an_incident_is_told_by_webhook_and_mail_and_so_is_its_end(
+async def test_an_incident_is_sent_by_webhook_and_mail_and_so_is_its_end(
     skipping: WorkflowEnvironment, receiver: HttpReceiver
 ):
     client = skipping.client

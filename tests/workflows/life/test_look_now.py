@@ -1,4 +1,4 @@
-"""The marketplace tells of a change: the endpoint lists its instances at once and repairs what it finds."""
+"""The marketplace announces a change: the endpoint lists its instances at once and repairs what it finds."""
 
 from typing import Any
 
