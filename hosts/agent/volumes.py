@@ -21,7 +21,8 @@ SHARED = "shared"
 """`volume:shared/NAME` is one folder for all deployments on this machine."""
 _NAME = re.compile(r"(?:shared/)?[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 _UNOWNED = "unlabelled"
-_DROPPED = ".dropped"
+_DROPPED = ".dropped-"
+"""Begins the name of a folder that is being removed; no volume's name begins with a dot."""
 
 
 def check_references(env: Mapping[str, str]) -> None:
@@ -85,16 +86,20 @@ class Volumes:
             await asyncio.to_thread(self._trim, used)
 
     def _trim(self, used: set[Path]) -> None:
-        for left in self._root.glob(f"*/*{_DROPPED}"):
+        for left in self._root.glob(f"*/{_DROPPED}*"):
             shutil.rmtree(left, ignore_errors=True)
-        sizes = {folder: _bytes_in(folder) for folder in self._root.glob("*/*") if folder.is_dir()}
+        sizes = {folder: _bytes_in(folder) for folder in self._root.glob("*/[!.]*") if folder.is_dir()}
         total = sum(sizes.values())
         for folder in sorted(sizes.keys() - used, key=lambda each: each.stat().st_mtime):
             if total <= self._bytes_max:
                 return
             # Renamed first: a start that needs it meanwhile gets an empty folder instead of half of the files.
-            dropped = folder.with_name(f"{folder.name}{_DROPPED}")
-            folder.rename(dropped)
+            dropped = folder.with_name(f"{_DROPPED}{folder.name}")
+            try:
+                folder.rename(dropped)
+            except OSError as error:
+                log.warning("volume_not_dropped", volume=folder.name, error=str(error))
+                continue
             shutil.rmtree(dropped, ignore_errors=True)
             total -= sizes[folder]
             log.info("volume_dropped", volume=folder.name, bytes=sizes[folder])

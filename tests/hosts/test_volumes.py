@@ -61,7 +61,7 @@ async def test_the_volume_unused_for_longest_is_dropped_for_space(tmp_path, tool
     )
     async with tools.running(tools.settings_for(tmp_path / "m", volumes_gb_max=0.002)) as bench:
         folders = {}
-        for number, name in enumerate(("old", "new")):
+        for number, name in enumerate(("old", "new.dropped")):
             one = await bench.rent(onstart=fill, env={"WEIGHTS": f"volume:{name}"})
             folders[name] = await folder_of(bench, one)
             await bench.printed(one, "found")
@@ -71,7 +71,7 @@ async def test_the_volume_unused_for_longest_is_dropped_for_space(tmp_path, tool
         await bench.printed(used, "found")
         last = await bench.rent(onstart=READ, env={"WEIGHTS": "volume:last"})
         await bench.printed(last, "found nothing")
-        assert (folders["old"].exists(), folders["new"].exists()) == (False, True)
+        assert (folders["old"].exists(), folders["new.dropped"].exists()) == (False, True)
         folder = await folder_of(bench, used)
         os.utime(folder, (0, 0))
         await bench.market.reboot(last)
