@@ -27,10 +27,9 @@ from engine.proxy.errors import PREFIX, read_problem
 from engine.proxy.retry_budget import RetryBudget, backoff_seconds
 from engine.proxy.tunnel import Tunnel, handshake_fields
 from engine.proxy.worker_client import Call, Failure, WorkerAnswer, WorkerClient, WorkerFailed
+from engine.proxy.worker_path import path_of
 from engine.routing.endpoint import Endpoint
-from engine.routing.served_routes import ServedRoutes
 from stoker_wire.http.openapi import ANY, Reply, handles
-from stoker_wire.http.path_pattern import is_ambiguous
 from stoker_wire.http1.request import Request
 from stoker_wire.http1.response_cycle import ResponseCycle
 from stoker_wire.parsing.numbers import read_number
@@ -51,13 +50,6 @@ _KEEP_ALIVE_FIELD = _KEEP_ALIVE_HEADER.lower().encode()
 """`spaces`: a call without a stream gets white space while it waits. Its status is then always 200."""
 _WORKER_HEADER = b"x-stoker-worker"
 """Present on the model's answers, absent on answers that the worker makes itself."""
-_RESERVED = ("/session/", "/pyworker/", "/healthz")
-"""Paths that the worker serves itself."""
-_STORED = tuple(
-    f"/v1/{name}"
-    for name in ("assistants", "batches", "containers", "evals", "files", "fine_tuning", "threads", "uploads")
-)
-"""OpenAI's APIs about objects that it stores. A model server has none, so they start no worker."""
 _SWITCHING = 101
 _WORKLOAD_FIELD = WORKLOAD_HEADER.lower().encode()
 _WITH_BODY = frozenset({b"POST", b"PUT", b"PATCH"})
@@ -136,7 +128,7 @@ class OpenAIApi:
     async def _trace(self, request: Request, reply: ClientAnswer) -> None:
         name, _, rest = text(request.path[len(PREFIX) :]).partition("/")
         access = await self.access_of(request, unquote(name))
-        path, served = _path_of(access.endpoint, request, "/" + rest)
+        path, served = path_of(access.endpoint, request, "/" + rest)
         tracing = self._engine.tracing
         if tracing is None:
             await self._serve(request, reply, access, path, served)
@@ -446,53 +438,6 @@ class _OpenAICall:
             )
             raise Problem(502, "workers_failed", message)
         self._entry.failed_url = "" if fault.failure == Failure.MALFORMED else route["url"]
-
-
-def _path_of(endpoint: Endpoint, request: Request, path: str) -> tuple[str, ServedRoute | None]:
-    """The path at the worker, and its route if workers report their routes.
-
-    Raises:
-        Problem: 404, no worker serves it; 405, none serves it by this method.
-    """
-    path = path.partition("#")[0]
-    served, websocket, method = endpoint.served, request.websocket, request.method.decode()
-    found = served.resolved(method, path, websocket=websocket)
-    if found is None:
-        found = _find_path(served, method, path, websocket=websocket)
-        served.remember(method, path, found, websocket=websocket)
-    return found
-
-
-def _find_path(
-    served: ServedRoutes, method: str, path: str, *, websocket: bool
-) -> tuple[str, ServedRoute | None]:
-    # An HTTP client or a model server resolves `..`, and would reach another route than the one checked here.
-    has_dots = is_ambiguous(path)
-    for each in () if has_dots else (path, path.rstrip("/")):
-        route = served.find(method, each, websocket=websocket)
-        if route is not None and not each.startswith(_RESERVED):
-            return each, route
-    path = path.rstrip("/")
-    unknown = has_dots or bool(served.paths) or path.startswith(_STORED)
-    if (allowed := served.methods(path)) and unknown and not path.startswith(_RESERVED):
-        raise _wrong_method(path, allowed, method, websocket=websocket)
-    if unknown or path.startswith(_RESERVED):
-        known = ", ".join(served.paths) or "see the handlers of its workers"
-        raise Problem(
-            404, "not_found", f"{path[:80]} is not served by this endpoint; these are: {known[:500]}"
-        )
-    return path, None
-
-
-def _wrong_method(path: str, allowed: tuple[str, ...], method: str, *, websocket: bool) -> Problem:
-    names = ", ".join(allowed)
-    if websocket:
-        message = f"{path[:80]} takes no WebSocket; send an HTTP request, without Upgrade"
-        return Problem(400, "upgrade_unsupported", message)
-    if method in allowed:
-        message = f"{path[:80]} takes a WebSocket handshake"
-        return Problem(426, "websocket_expected", message, headers={"Upgrade": "websocket"})
-    return Problem(405, "method_not_allowed", f"{path[:80]} takes {names}", headers={"Allow": names})
 
 
 def _signs(request: Request, path: str, payload: dict[str, Any] | None, dialect: Dialect) -> SignsOfLife:

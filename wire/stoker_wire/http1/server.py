@@ -15,7 +15,9 @@ from stoker_wire.http1.sockets import enable_keepalive
 from stoker_wire.http1.tls_listener import TlsListener
 from stoker_wire.problem import Problem
 
-_TICK_SECONDS = 0.25
+_TICK_SECONDS, _TICK_SECONDS_MAX = 0.25, 1.0
+_TICKED_PER_SECOND = 20_000
+"""With more connections, ticks come less often."""
 _ABSENT_SECONDS = 5.0
 """A longer time between two ticks means that this process was suspended. Its clients could not proceed either."""
 _GRACE_SECONDS = 10.0
@@ -160,7 +162,9 @@ class HttpServer:
         self._ticked_at = now
         for connection in list(self._connections) if now >= self._expires_from else ():
             connection.expire(now)
-        self._timer = asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)
+        # A tick takes half a microsecond for each connection.
+        seconds = min(_TICK_SECONDS_MAX, max(_TICK_SECONDS, len(self._connections) / _TICKED_PER_SECOND))
+        self._timer = asyncio.get_running_loop().call_later(seconds, self._tick)
 
 
 def _describe(problem: Problem, _: Request) -> tuple[bytes, tuple[Header, ...]]:
