@@ -1,6 +1,5 @@
 """The settings of notifications, and the channels that they describe."""
 
-import os
 import re
 import ssl
 from collections.abc import Mapping
@@ -70,24 +69,18 @@ class _ChannelSettings(StrictModel):
         """The channel's secret; empty if there is none.
 
         Raises:
-            CommandError: the file is missing, unreadable, too large, or readable by others.
+            CommandError: the file is missing, unreadable, empty or too large.
         """
         if self.secret_file is None:
             return environ.get(self.variable, "").strip()
         try:
             with self.secret_file.open("rb") as file:
-                mode = os.fstat(file.fileno()).st_mode
                 content = file.read(_SECRET_BYTES_MAX + 1)
             secret = content.decode().strip()
         except (OSError, UnicodeDecodeError) as fault:
             raise CommandError(
                 f"notify: channel {self.name}: secret_file {self.secret_file} cannot be read: {fault}"
             ) from None
-        if mode & 0o007:
-            raise CommandError(
-                f"notify: channel {self.name}: secret_file {self.secret_file} is readable by others; "
-                f"run: chmod o= {self.secret_file}"
-            )
         if not secret or len(content) > _SECRET_BYTES_MAX:
             raise CommandError(
                 f"notify: channel {self.name}: secret_file {self.secret_file} should hold one line with the secret"

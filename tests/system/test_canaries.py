@@ -1,6 +1,7 @@
 """Plants secrets everywhere, runs a deployment, then searches everything that could have stored one."""
 
 import asyncio
+import base64
 import os
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -14,6 +15,7 @@ import stoker
 from hosts.settings import TemplateSettings
 from market.vast.client import VastMarket
 from run.commands.dev import DevStack
+from run.notifications import NotifySettings, WebhookSettings
 from stoker_wire.security.token import mint_worker_token
 
 from .conftest import QUICK, ROUTE, TEXT_MODEL, payload, settings_in, until
@@ -26,6 +28,7 @@ CANARIES = {
     "market": "mk-canary-market-91ab3c77de",
     "reference": "hf_canary_reference_5b2d8e4410",
     "plain": "hf_canary_plain_c3f07719aa",
+    "notify": "whsec_" + base64.b64encode(b"canary-notify-secret-4c1d9e72f6a8").decode(),
     "wrong": "sk-canary-of-nobody-77aa61",
 }
 """`reference` is the value of `secret:HF_TOKEN`; `plain` is plain text in the marketplace's template; `wrong` is a
@@ -34,8 +37,9 @@ key that a caller tries."""
 HELD_BY = {
     "temporal": set(),
     "market": {"market"},
-    "worker": {"hmac", "market", "reference"},
-    "engine": {"account", "hmac", "market"},
+    "worker": {"hmac", "market", "reference", "notify"},
+    "engine": {"account", "hmac", "market", "notify"},
+    "dashboard": {"account"},
 }
 """The secrets that each process may have in its environment."""
 
@@ -47,6 +51,7 @@ async def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
         ("STOKER_HMAC_SECRET", "hmac"),
         ("STOKER_MARKET_KEY", "market"),
         ("STOKER_SECRET_HF_TOKEN", "reference"),
+        ("STOKER_NOTIFY_SECRET_OPS", "notify"),
     ]:
         monkeypatch.setenv(name, CANARIES[canary])
     settings = settings_in(tmp_path / "state")
@@ -55,7 +60,8 @@ async def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncItera
     planted = TemplateSettings(name="planted", hash_id="planted", env=env, onstart=model.onstart)
     host = settings.host_market.model_copy(update={"templates": (*settings.host_market.templates, planted)})
     monkeypatch.setattr("run.commands.dev.READY_SECONDS_MAX", 180.0)  # a busy machine is not a failure
-    stack = DevStack(settings.model_copy(update={"host_market": host}))
+    notify = NotifySettings(webhooks=(WebhookSettings(name="ops", url="http://127.0.0.1:9/"),))
+    stack = DevStack(settings.model_copy(update={"host_market": host, "notify": notify}))
     await stack.start()
     yield stack
     await stack.stop()
@@ -246,9 +252,9 @@ async def test_no_secret_is_left_anywhere(planted: DevStack) -> None:
     for name, text in histories.items():
         assert canaries_in(text) == set(), name
 
-    # Files: logs, databases, settings. The marketplace may store the template's plain value.
+    # Files: logs, databases, settings. `client.toml` is for the CLI. The marketplace may store the template's plain value.
     state = planted.state_dir
-    kept = {state / "settings.json": {"plain"}}
+    kept = {state / "settings.json": {"plain"}, state / "client.toml": {"account"}}
     written = [path for path in state.rglob("*") if path.is_file()]
     assert {"temporal.db", "settings.json", "market.sqlite", "engine.log", "worker.log"} <= {
         path.name for path in written
