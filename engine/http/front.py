@@ -27,9 +27,6 @@ from stoker_wire.http1.response_cycle import ResponseCycle
 from stoker_wire.problem import Problem
 from webserver.aiohttp_bridge import AiohttpBridge
 
-_CHECKED = frozenset(
-    {b"host", b"authorization", b"origin", b"sec-fetch-site", b"content-encoding", b"upgrade"}
-)
 _METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})
 
 _MODEL_CALLS = PREFIX.encode()

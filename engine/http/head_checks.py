@@ -36,10 +36,8 @@ class HeadChecks:
         found: dict[bytes, bytes] = {}
         for name, value in request.headers:
             if name in _CHECKED:
-                if (
-                    name in found and name == b"authorization"
-                ):  # of several, two readers could use different ones
-                    reason = "a request has one Authorization header, this one has several"
+                if name in found and name != b"upgrade":  # of several, two readers could use different ones
+                    reason = f"a request has one {name.decode().title()} header, this one has several"
                     raise Problem(400, "header_repeated", reason, headers=_CLOSE)
                 found[name] = value
         coding = found.get(b"content-encoding")

@@ -78,13 +78,13 @@ class ClientAnswer:
 
     def pause_writing(self) -> None:
         """The client is slower than the worker."""
-        if self._answered is not None and self._answered.connection is not None:
-            self._answered.connection.pause()
+        if self._answered is not None:
+            self._answered.pause()
 
     def resume_writing(self) -> None:
         """The client has caught up."""
-        if self._answered is not None and self._answered.connection is not None:
-            self._answered.connection.resume()
+        if self._answered is not None:
+            self._answered.resume()
 
     # --- signs of life
 
@@ -134,8 +134,8 @@ class ClientAnswer:
                 return
             length = None if answered.status in BODILESS else answered.length
             cycle.start(answered.status, fields, length=length)
+        self._answered = answered  # before the first piece, which may fill the client's buffer
         cycle.write_piece(first)
-        self._answered = answered
         try:
             await answered.pass_to(cycle.write_piece)
         except WorkerFailed:

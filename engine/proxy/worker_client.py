@@ -22,6 +22,8 @@ _CONNECTIONS_MAX = 65_536
 _BUFFERED_BYTES_MAX = 64 * 1024
 _WHOLE_BYTES_MAX = 64 * 1024
 """A larger body is not joined to the head of its request."""
+_ANSWER_BYTES_MAX = 64 * 1024 * 1024
+"""An answer that is held in memory as a whole."""
 
 
 class Failure(StrEnum):
@@ -90,6 +92,7 @@ class WorkerAnswer:
         "_fault",
         "_head",
         "_heard_at",
+        "_held",
         "_parts",
         "_pool",
         "_target",
@@ -110,6 +113,8 @@ class WorkerAnswer:
         self._waiter: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._heard_at = 0.0
+        self._held = False
+        """The client takes no more for now."""
         self.connection: UpstreamConnection | None = None
         self.ended = False
         """All of it has come."""
@@ -188,10 +193,14 @@ class WorkerAnswer:
         """The rest of the body.
 
         Raises:
-            WorkerFailed: the answer broke off.
+            WorkerFailed: the answer broke off, or it is too large to be held.
         """
-        pieces = []
+        pieces, size = [], 0
         while piece := await self.read():
+            size += len(piece)
+            if size > _ANSWER_BYTES_MAX:
+                message = f"an answer of over {_ANSWER_BYTES_MAX} bytes cannot be held"
+                raise WorkerFailed(Failure.MALFORMED, message)
             pieces.append(piece)
         return b"".join(pieces)
 
@@ -209,6 +218,18 @@ class WorkerAnswer:
                 raise self._fault
             await self._wait()
 
+    def pause(self) -> None:
+        """Read no more from the worker until `resume`."""
+        self._held = True
+        if self.connection is not None:
+            self.connection.pause()
+
+    def resume(self) -> None:
+        """Read on."""
+        self._held = False
+        if self.connection is not None:
+            self.connection.resume()
+
     def close(self) -> None:
         """Drop what has not come. The worker sees a closed connection."""
         self._stop_timer()
@@ -220,7 +241,7 @@ class WorkerAnswer:
         data = b"".join(self._parts) if len(self._parts) > 1 else self._parts[0]
         self._parts.clear()
         self._buffered = 0
-        if self.connection is not None:
+        if self.connection is not None and not self._held:
             self.connection.resume()
         return data
 

@@ -103,6 +103,22 @@ async def test_every_path_of_the_engine_refuses_a_declared_size_at_once(target, 
         assert problem_in(await server.say(head.encode())) == (413, "body_too_large")
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        ("Origin: http://elsewhere", "Origin: http://w"),
+        ("Sec-Fetch-Site: cross-site", "Sec-Fetch-Site: same-origin"),
+        ("Content-Encoding: gzip", "Content-Encoding: identity"),
+    ],
+)
+@pytest.mark.parametrize("path", ["/route/", "/api/v0/bundles/"])
+async def test_two_fields_that_the_engine_checks_are_refused(target, path, fields):
+    server = await target("engine")
+    server.body_path = path
+    answer = await server.say(server.head(*fields, "Content-Length: 2", "") + b"{}")
+    assert problem_in(answer) == (400, "header_repeated")
+
+
 @pytest.mark.parametrize("name", ["engine", "market"])
 async def test_two_keys_are_refused(target, name):
     server = await target(name)

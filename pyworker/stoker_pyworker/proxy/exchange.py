@@ -158,6 +158,8 @@ class Exchange:
                 parts.append(b"transfer-encoding: chunked\r\n")
         if not self.cycle.stays_open:
             parts.append(b"connection: close\r\n")
+        elif self.cycle.request.http_1_0:
+            parts.append(b"connection: keep-alive\r\n")
         parts.append(b"\r\n")
         self._head_sent = True
 

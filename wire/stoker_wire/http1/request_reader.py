@@ -166,6 +166,7 @@ class RequestReader:
         self.state = _HEAD
         self.request = Request()
         self.body_bytes = 0
+        self.expects_continue = False
         self._field_count = 0
 
     def on_url(self, url: bytes) -> None:
@@ -304,7 +305,7 @@ class RequestReader:
                 length = 1
                 if value.lower() != b"chunked" or request.http_1_0:
                     self._fail(400, "malformed_http", "the only Transfer-Encoding accepted is chunked")
-            elif name == b"expect":
+            elif name == b"expect" and not request.http_1_0:  # HTTP/1.0 has no interim responses
                 self.expects_continue = True
                 if value.lower() != b"100-continue":
                     self._fail(417, "expectation_unknown", "the only expectation supported is 100-continue")

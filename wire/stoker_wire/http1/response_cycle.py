@@ -92,6 +92,8 @@ class ResponseCycle:
                 lines += (name, b": ", value, b"\r\n")
         if not self.stays_open:
             lines.append(b"connection: close\r\n")
+        elif self.request.http_1_0:
+            lines.append(b"connection: keep-alive\r\n")
         if status in BODILESS:
             lines.append(b"\r\n")
         else:
@@ -128,11 +130,13 @@ class ResponseCycle:
             lines.append(b"transfer-encoding: chunked\r\n")
         if not self.stays_open:
             lines.append(b"connection: close\r\n")
+        elif self.request.http_1_0:
+            lines.append(b"connection: keep-alive\r\n")
         self.transport.write(b"".join([*lines, b"\r\n"]))
 
     def write_piece(self, data: bytes) -> None:
         """Send a piece of the body after `start`."""
-        if self._framing is not _Framing.NO_BODY:
+        if data and self._framing is not _Framing.NO_BODY:  # a chunk of no bytes would end the body
             self.transport.write(chunk(data) if self._framing is _Framing.CHUNKS else data)
 
     def finish(self) -> None:

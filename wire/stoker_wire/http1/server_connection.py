@@ -139,12 +139,10 @@ class ServerConnection(asyncio.Protocol):
         if reader.state is ReadState.BODY or (self._waiting and isinstance(self._waiting[0], Request)):
             # A connection with only an invalid head stays idle, so that a new connection can replace it.
             self._server.mark_active(self)
-        if reader.expects_continue:
-            reader.expects_continue = False
-            if reader.state is ReadState.BODY and self._cycle is None and not self._waiting:
-                self.transport.write(CONTINUE)
         if self._waiting:
             self._start_next()
+        if reader.expects_continue:
+            self._ask_for_body()
 
     def eof_received(self) -> bool:
         """Close a half-open connection. A WebSocket stays open until the other direction has ended."""
@@ -212,9 +210,20 @@ class ServerConnection(asyncio.Protocol):
                 self._limits.idle_seconds_max if idle else self._limits.head_seconds_max
             )
         self._start_next()
+        if self._reader.expects_continue:
+            self._ask_for_body()
         busy = self._cycle is not None or self._waiting or self._closing
         if not busy and self._reader.state is not ReadState.BODY:
             self._server.mark_idle(self)
+
+    def _ask_for_body(self) -> None:
+        """Send `100 Continue` after the responses to all earlier requests, unless the body has begun."""
+        reader = self._reader
+        if self._cycle is not None or self._waiting or self._closing:
+            return
+        reader.expects_continue = False
+        if reader.state is ReadState.BODY and not reader.body_bytes:
+            self.transport.write(CONTINUE)
 
     def _start_next(self) -> None:
         """Pass the next request to the application, unless one is active or the write buffer is full."""

@@ -11,6 +11,9 @@ import httptools
 from stoker_wire.http1.messages import BODILESS, Header
 from stoker_wire.picklable import PicklableError
 
+_OVERHEAD_BYTES_MAX = 64 * 1024
+"""A response without a byte of its body: header fields, interim responses, trailers, chunk extensions."""
+
 
 class UpstreamError(PicklableError, Exception):
     """The server did not respond: `connect` (refused), `closed` (incomplete response), `malformed`, or `not_final`
@@ -107,6 +110,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_complete",
         "_head",
         "_is_head_request",
+        "_overhead_bytes",
         "_parser",
         "_pool",
         "_request",
@@ -126,6 +130,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._request: tuple[bytes, ...] = ()
         """The request, kept on a reused connection to send it again if the server had already closed."""
         self._is_head_request = False
+        self._overhead_bytes = 0
+        """Received since the last byte of a body."""
         self._complete = False
         self._reusable = True
         self.paused = False
@@ -138,6 +144,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._sink = sink
         self._head = None
         self._complete = False
+        self._overhead_bytes = 0
         self._request = request if self.reused else ()
         self._is_head_request = request[0].startswith(b"HEAD ")
         sink.connection = self
@@ -177,6 +184,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.transport.abort()
             return
         self._pool.last_received_at = time.monotonic()
+        self._overhead_bytes += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -194,6 +202,10 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if self._complete:
             self._finish()
+        elif self._overhead_bytes > _OVERHEAD_BYTES_MAX:
+            message = f"the server sent over {_OVERHEAD_BYTES_MAX} bytes without a byte of a body"
+            self._fail(UpstreamError("malformed", message))
+            self.transport.abort()
         elif self._sink is not None:
             sink.flush()
 
@@ -270,6 +282,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def on_body(self, data: bytes) -> None:
         """Deliver a piece of the body."""
+        self._overhead_bytes = 0
         if self._sink is not None and not self._complete:
             self._sink.body(data)
 

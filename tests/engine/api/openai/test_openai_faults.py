@@ -118,7 +118,7 @@ async def test_an_answer_without_a_body_has_none(stage: Stage) -> None:
 class RawClient:
     """A client with a socket of its own, which it can reset."""
 
-    def __init__(self, stage: Stage, endpoint: EndpointDouble) -> None:
+    def __init__(self, stage: Stage, endpoint: EndpointDouble, *, send: bool = True) -> None:
         self.socket = socket.create_connection(("127.0.0.1", stage.server.port))
         self.socket.setblocking(False)
         body = json.dumps({"prompt": "x"})
@@ -126,7 +126,12 @@ class RawClient:
             f"POST {path(endpoint, 'completions')} HTTP/1.1\r\nHost: x\r\n"
             f"Authorization: Bearer {endpoint.key}\r\nContent-Length: {len(body)}\r\n\r\n"
         )
-        self.socket.send((head + body).encode())
+        self._request = (head + body).encode()
+        if send:
+            self.send()
+
+    def send(self) -> None:
+        self.socket.send(self._request)
 
     async def receive(self) -> bytes:
         return await asyncio.get_running_loop().sock_recv(self.socket, 65536)
@@ -219,3 +224,36 @@ async def test_a_request_that_a_closing_worker_did_not_read_is_sent_again_to_it(
     for connection in made:
         connection.transport.abort()
     await asyncio.sleep(0)
+
+
+async def test_a_client_that_does_not_read_stops_the_worker_before_memory_fills(stage: Stage) -> None:
+    endpoint = await stage.endpoint()
+    piece, pieces, sent = b"x" * 1024 * 1024, 64, 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal sent
+        await reader.readuntil(b"}}")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (len(piece) * pieces))
+        with contextlib.suppress(ConnectionError):
+            for _ in range(pieces):
+                writer.write(piece)
+                await writer.drain()
+                sent += 1
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    worker = endpoint.worker()
+    worker.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    await endpoint.ready(worker)
+    before = set(stage.server.http._connections)
+    client = RawClient(stage, endpoint, send=False)
+    (mine,) = await until(lambda: set(stage.server.http._connections) - before, "the client is connected")
+    # The kernel takes nearly nothing, so the first piece fills the buffer of the transport.
+    mine.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+    client.send()
+    await until(lambda: mine._flow.write_paused, "the client's buffer is full")
+    await asyncio.sleep(0.5)
+    assert mine.transport.get_write_buffer_size() < 2 * len(piece)
+    assert sent < pieces
+    client.reset()
+    server.close()
