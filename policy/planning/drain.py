@@ -81,7 +81,8 @@ def carry_out_actions(builder: PlanBuilder) -> None:
             continue
         goal, why = GOALS[worker.asked], Reason(f"an operator asked to {worker.asked.value} it")
         if is_hot(worker):
-            if not begun_drain(worker):
+            # A release that has begun is not taken back for less.
+            if not begun_drain(worker) and stays_after_drain(worker):
                 retire(builder, worker, goal, why)
         elif worker.asked is WorkerAction.DESTROY:
             builder.destroy(worker, why)

@@ -55,6 +55,8 @@ def plan(observation: Observation, tuning: Tuning = DEFAULT_TUNING) -> Plan:
         builder.step(repeat_releases)
     else:
         builder.step(release_orphans)
+        if observation.config.endpoint_state is EndpointState.ACTIVE:
+            builder.step(enforce_max_workers)
         builder.step(carry_out_actions)
         builder.step(repair)
         match observation.config.endpoint_state:
@@ -71,7 +73,6 @@ def plan(observation: Observation, tuning: Tuning = DEFAULT_TUNING) -> Plan:
 
 def _scale(builder: PlanBuilder, inputs: PlanInputs) -> None:
     """Bring the fleet to what the parameters ask for under this load."""
-    builder.step(enforce_max_workers)
     builder.step(enforce_budget)
     builder.step(update_idle_workers)
     before = len(builder.operations)

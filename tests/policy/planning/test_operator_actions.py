@@ -151,3 +151,8 @@ def test_resuming_cancels_a_release_that_has_not_begun():
     back = ask(leaves, A.RESUME)
     assert (back.asked, back.drain) == (None, None)
     assert ask(back, A.RESUME) is back
+
+
+def test_a_drained_worker_beyond_max_workers_is_released_in_one_plan():
+    held = worker("w1", asked=A.DRAIN)
+    assert brief(decide(see(held, config=endpoint(max_workers=0)))) == ["drain w1 to destroy"]
