@@ -130,3 +130,36 @@ async def test_a_server_that_sends_no_body_without_end_is_given_up(begin, more):
     finally:
         pool.close()
         server.close()
+
+
+async def test_a_server_that_closes_lets_no_cut_response_look_complete():
+    """Without length and chunks, an orderly close is the end of a response."""
+    begun = asyncio.Event()
+
+    def begin(_, cycle):
+        cycle.start(200, ())
+        cycle.write_piece(b"first")
+        begun.set()
+
+    server = HttpServer(begin, Limits())
+    port = await server.listen("127.0.0.1", 0)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HTTP/1.0\r\n\r\n")
+    async with asyncio.timeout(BOUND_SECONDS):
+        await reader.readuntil(b"first")
+        await server.close(0)
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+    writer.close()
+
+
+async def test_a_complete_response_to_http_1_0_ends_in_an_orderly_close():
+    def whole(_, cycle):
+        cycle.start(200, ())
+        cycle.write_piece(b"x" * 10_000_000)
+        cycle.finish()
+
+    async with connected(whole) as (reader, writer):
+        writer.write(b"GET / HTTP/1.0\r\n\r\n")
+        await reader.readuntil(b"\r\n\r\n")
+        assert len(await reader.read()) == 10_000_000

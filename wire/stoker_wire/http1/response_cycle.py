@@ -14,7 +14,6 @@ from stoker_wire.http1.messages import (
     status_line,
 )
 from stoker_wire.http1.request import Request, ResponseListener, TunnelListener
-from stoker_wire.http1.sockets import reset_when_closed
 from stoker_wire.problem import Problem
 
 
@@ -166,7 +165,4 @@ class ResponseCycle:
     def abort(self) -> None:
         """Cut the connection, so that the client sees an incomplete response."""
         self.listener = None
-        if self.request.http_1_0:
-            # The response has neither length nor chunks, so an orderly close would look like its end.
-            reset_when_closed(self.transport)
         self.transport.abort()

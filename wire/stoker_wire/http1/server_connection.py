@@ -14,6 +14,7 @@ from stoker_wire.http1.messages import CONTINUE, Header, status_line
 from stoker_wire.http1.request import Request, TunnelListener
 from stoker_wire.http1.request_reader import BudgetOf, ReadState, RequestMemory, RequestReader
 from stoker_wire.http1.response_cycle import ResponseCycle
+from stoker_wire.http1.sockets import reset_when_closed
 from stoker_wire.problem import Problem
 
 log = structlog.get_logger(component="http")
@@ -201,6 +202,8 @@ class ServerConnection(asyncio.Protocol):
             return
         self._reader.release(cycle.request)
         self._cycle = None
+        if cycle.request.http_1_0:
+            reset_when_closed(self.transport, reset=False)
         if not stays_open:
             self._close()
             return
@@ -241,6 +244,9 @@ class ServerConnection(asyncio.Protocol):
                 self._refuse(request)
                 break
             cycle = self._cycle = ResponseCycle(request, self.transport, self)
+            if request.http_1_0:
+                # Without length and chunks, an orderly close would be the end of the response.
+                reset_when_closed(self.transport, reset=True)
             try:
                 self._server.application(request, cycle)
             except Problem as problem:

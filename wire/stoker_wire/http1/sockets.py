@@ -22,8 +22,8 @@ def enable_keepalive(listening: Iterable[socket.socket]) -> None:
                 listener.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
 
 
-def reset_when_closed(transport: asyncio.Transport) -> None:
-    """Send RST instead of FIN on close, so that the peer sees a broken connection."""
+def reset_when_closed(transport: asyncio.Transport, *, reset: bool) -> None:
+    """Send RST instead of FIN on close, so that the peer sees a broken connection; or FIN again."""
     connection: socket.socket | None = transport.get_extra_info("socket")
     if connection is not None:
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", reset, 0))
