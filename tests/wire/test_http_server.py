@@ -65,10 +65,9 @@ async def test_a_client_of_http_1_0_gets_no_interim_response():
 async def test_a_pipelined_client_is_asked_for_its_body_after_the_response_before():
     cycles = asyncio.Queue()
     async with connected(lambda _, cycle: cycles.put_nowait(cycle)) as (reader, writer):
-        writer.write(b"GET / HTTP/1.1\r\nHost: w\r\n\r\n" + POST)
+        held = POST + b"Expect: 100-continue\r\nContent-Length: 1\r\n\r\n"
+        writer.write(b"GET / HTTP/1.1\r\nHost: w\r\n\r\n" + held)
         first = await cycles.get()
-        writer.write(b"Expect: 100-continue\r\nContent-Length: 1\r\n\r\n")
-        await asyncio.sleep(0.1)
         first.respond(200, b"first")
         assert (await reader.readuntil(b"first")).startswith(b"HTTP/1.1 200 OK\r\n")
         assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -134,12 +133,10 @@ async def test_a_server_that_sends_no_body_without_end_is_given_up(begin, more):
 
 async def test_a_server_that_closes_lets_no_cut_response_look_complete():
     """Without length and chunks, an orderly close is the end of a response."""
-    begun = asyncio.Event()
 
     def begin(_, cycle):
         cycle.start(200, ())
         cycle.write_piece(b"first")
-        begun.set()
 
     server = HttpServer(begin, Limits())
     port = await server.listen("127.0.0.1", 0)
@@ -163,3 +160,32 @@ async def test_a_complete_response_to_http_1_0_ends_in_an_orderly_close():
         writer.write(b"GET / HTTP/1.0\r\n\r\n")
         await reader.readuntil(b"\r\n\r\n")
         assert len(await reader.read()) == 10_000_000
+
+
+@pytest.mark.parametrize("closing", [b"", b"Connection: close\r\n"])
+async def test_the_rest_of_a_body_is_dropped_when_the_server_has_answered(closing):
+    answered = asyncio.Event()
+    received = asyncio.get_running_loop().create_future()
+
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 413 Large\r\nContent-Length: 0\r\n" + closing + b"\r\n")
+        await answered.wait()
+        size = 0
+        with contextlib.suppress(ConnectionError):
+            while piece := await reader.read(2**20):
+                size += len(piece)
+        received.set_result(size)
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    pool = UpstreamPool(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    body = b"x" * 32 * 1024 * 1024
+    try:
+        assert (await fetch(pool, "POST", "/", body, seconds_max=BOUND_SECONDS)).status == 413
+        answered.set()
+        assert await asyncio.wait_for(received, BOUND_SECONDS) < len(body)
+        assert pool.is_unused
+    finally:
+        pool.close()
+        server.close()

@@ -316,7 +316,9 @@ class UpstreamConnection(asyncio.Protocol):
         if sink is not None:
             sink.connection = None
         self.resume()
-        self._pool.release(self, reusable=self._reusable and not self.transport.is_closing())
+        # With a response before the end of the request, the server may never read the rest.
+        is_sent = not self.transport.get_write_buffer_size()
+        self._pool.release(self, reusable=self._reusable and is_sent and not self.transport.is_closing())
         if sink is not None:
             sink.end()
 

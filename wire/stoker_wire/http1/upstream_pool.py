@@ -76,7 +76,7 @@ class UpstreamPool:
     def release(self, connection: UpstreamConnection, *, reusable: bool) -> None:
         """A connection has finished its request."""
         if not reusable:
-            connection.transport.close()
+            connection.transport.abort()
             self.discard(connection)
             return
         connection.reused = True

@@ -252,7 +252,8 @@ async def test_a_client_that_does_not_read_stops_the_worker_before_memory_fills(
     mine.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
     client.send()
     await until(lambda: mine._flow.write_paused, "the client's buffer is full")
-    await asyncio.sleep(0.5)
+    pool = stage.server._parts.openai_api.client._pools[worker.url]
+    await until(lambda: any(each.paused for each in pool._open), "the worker is paused")
     assert mine.transport.get_write_buffer_size() < 2 * len(piece)
     assert sent < pieces
     client.reset()
