@@ -162,7 +162,7 @@ def test_a_choice_is_healthy_and_below_the_limit_and_no_request_waits_beside_an_
         elif what == "busy":
             worker = busy(name, running, perf=perf, since=min(since, now), queued_load=behind)
         else:
-            worker = Candidate(name, perf=perf, outstanding=running)
+            worker = Candidate(name, perf=perf, outstanding=running, healthy=healthy)
         worker.healthy = healthy
         workers.append(worker)
     limits = PrefetchLimits(finish / 4, finish)
