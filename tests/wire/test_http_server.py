@@ -189,3 +189,26 @@ async def test_the_rest_of_a_body_is_dropped_when_the_server_has_answered(closin
     finally:
         pool.close()
         server.close()
+
+
+@pytest.mark.parametrize("reset", [False, True])
+async def test_a_client_that_leaves_behind_many_requests_is_noticed(reset):
+    """Reading pauses at a number of waiting requests, so no end of the connection is read."""
+    left, begun = asyncio.Event(), asyncio.Event()
+
+    class Listener:
+        def client_disconnected(self):
+            left.set()
+
+    def hold(_, cycle):
+        cycle.listener = Listener()
+        begun.set()
+
+    async with connected(hold) as (_, writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost: w\r\n\r\n" * 20)
+        await begun.wait()
+        if reset:
+            writer.transport.abort()
+        else:
+            writer.close()
+        await left.wait()

@@ -3,6 +3,8 @@
 import asyncio
 import time
 
+from stoker_wire.http1.sockets import is_closed_by_peer
+
 _PROGRESS_BYTES = 64 * 1024
 """A client must read this much within the stall time. A few bytes now and then would hold the response in memory."""
 
@@ -47,6 +49,10 @@ class FlowControl:
             self._transport.resume_reading()
         else:
             self._transport.pause_reading()
+
+    def has_left(self) -> bool:
+        """Whether the client has disconnected while nothing is read from it; reading would tell it otherwise."""
+        return not self._reading and not self._transport.is_closing() and is_closed_by_peer(self._transport)
 
     def is_stalled(self, now: float) -> bool:
         """Whether the client made no progress within the stall time; `now` is monotonic, s.

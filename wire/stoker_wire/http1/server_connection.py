@@ -266,6 +266,8 @@ class ServerConnection(asyncio.Protocol):
         """Close the connection if a deadline has passed; `now` is monotonic, s. The server calls it regularly."""
         if self._flow.is_stalled(now):
             self.transport.abort()
+        elif self._tunnel is None and self._flow.has_left():
+            self.transport.close()
         elif now < self._deadline or self._cycle is not None or self._waiting:
             return
         elif self._closing:

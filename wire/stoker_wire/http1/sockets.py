@@ -8,6 +8,9 @@ from collections.abc import Iterable
 _KEEPALIVE = (("TCP_KEEPIDLE", 20), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 """Seconds idle, seconds between probes, failed probes: a lost peer is detected within a minute."""
 
+_CLOSED_STATES = (7, 8)
+"""TCP_CLOSE and TCP_CLOSE_WAIT of Linux, in the first byte of TCP_INFO."""
+
 
 def enable_keepalive(listening: Iterable[socket.socket]) -> None:
     """Enable TCP keep-alive. Accepted sockets inherit it.
@@ -27,3 +30,11 @@ def reset_when_closed(transport: asyncio.Transport, *, reset: bool) -> None:
     connection: socket.socket | None = transport.get_extra_info("socket")
     if connection is not None:
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", reset, 0))
+
+
+def is_closed_by_peer(transport: asyncio.Transport) -> bool:
+    """Whether the peer has closed or reset the connection, even if bytes before that are unread. Linux only."""
+    connection: socket.socket | None = transport.get_extra_info("socket")
+    if connection is None or not hasattr(socket, "TCP_INFO"):
+        return False
+    return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0] in _CLOSED_STATES
