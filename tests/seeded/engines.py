@@ -1,6 +1,7 @@
 """The real engine, without its sockets: handlers are called with bodies, and its clients' connections can break."""
 
 import asyncio
+import json
 import time
 from functools import cache
 from typing import Any
@@ -14,8 +15,9 @@ from engine.api.route_api import RouteApi
 from engine.api.worker_api import WorkerApi
 from engine.engine import Engine
 from engine.settings import EngineSettings
+from stoker_wire.http1.request import Request
 from stoker_wire.problem import Problem
-from tests.seeded.boxes import ConnectionLost, Posted
+from tests.seeded.boxes import ConnectionLost, Reply
 
 SECRETS = DeploymentSecrets(
     hmac_secret=b"an hmac secret of seeded worlds",
@@ -62,8 +64,10 @@ class EngineHost:
         """`POST /worker_status/` or `/delete_requests/`; True if it was accepted."""
         if not self.alive:
             return False
+        request = Request()
+        request.path, request.body = f"/{what}/".encode(), json.dumps(body).encode()
         try:
-            await getattr(self._worker_api, what)(Posted(body))
+            getattr(self._worker_api, what)(request, Reply())
         except Problem:
             return False
         return True
