@@ -320,5 +320,6 @@ _SHED: tuple[tuple[str, Callable[[dict[str, Any]], dict[str, Any]]], ...] = (
     ("what was planned", _without("targets", "waits", "load_at_plan")),
     ("what was learned", _without("learned", "memory")),
     ("the load history", _without("load")),
+    ("what engines reported", _without("engines")),
 )
 """Fields that a too large state drops, the least important first."""

@@ -34,7 +34,7 @@ METRICS_WORKERS_MAX = 2000
 """Workers in one batch of metrics: twice the maximum of an endpoint."""
 ENGINE_ID_BYTES_MAX = 128
 LAUNCH_ID_BYTES_MAX = 64
-WORKER_URL_BYTES_MAX = 256
+WORKER_URL_BYTES_MAX = 160
 ERROR_BYTES_MAX = 500
 """An error reported by a worker; longer ones are shortened."""
 MARKET_TEXT_BYTES_MAX = 64
