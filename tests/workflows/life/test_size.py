@@ -67,7 +67,7 @@ def full(state: WorkerState, **more: Any) -> EndpointStateBook:
     book.count_dollars(NOW)
     book.count_dollars(NOW + 3600)
     seen = book.observation(NOW + 3600)
-    record.advice = begin(seen, EndpointPatch(target_util=0.5), "default", dollars=0.0)
+    record.advice = begin(seen, EndpointPatch(target_util=0.5), dollars=0.0)
     record.memo = memo_of(book)
     return book
 
