@@ -4,7 +4,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.ready
 
-.PHONY: demo test test-again test-long test-models mutation check audit format bench bench-policy lock clean
+.PHONY: demo test test-long test-models mutation check audit format bench bench-policy lock clean
 
 $(STAMP): requirements/dev.txt pyproject.toml wire/pyproject.toml sdk/pyproject.toml pyworker/pyproject.toml
 	@echo "setting up $(VENV) (once)"
@@ -19,12 +19,9 @@ demo: $(STAMP)  ## the main job: from nothing to a burst and back to zero, on th
 
 test: $(STAMP)  ## the tests that CI runs
 	@code=0; \
-	$(BIN)/python -m pytest -q -m "not long" -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/vast || code=1; \
+	$(BIN)/python -m pytest -q -m "not long" -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/vast || code=1; \
 	$(BIN)/python -m pytest -q -m "not long" tests/vast || code=1; \
 	exit $$code
-
-test-again: $(STAMP)  ## the tests that failed last, one at a time: broken, or only crowded out?
-	@$(BIN)/python -m pytest -q -m "not long" --last-failed --last-failed-no-failures none
 
 test-long: $(STAMP)  ## a thousand lives, thousands of examples, faults, upgrades: half an hour and more
 	@code=0; \
