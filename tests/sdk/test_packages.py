@@ -96,19 +96,21 @@ def test_a_wheel_holds_its_package_and_nothing_else(wheels):
 
 
 def closure(*names: str) -> set[str]:
-    """These distributions with all their declared dependencies."""
-    found: set[str] = set()
-    todo = list(names)
+    """These distributions with all their declared dependencies, and those of the extras that these name."""
+    found: set[tuple[str, str]] = set()
+    todo = [(name, "") for name in names]
     while todo:
-        name = todo.pop().lower().replace("_", "-")
-        if name in found:
+        each = todo.pop()
+        if each in found:
             continue
-        found.add(name)
+        found.add(each)
+        name, extra = each
         for line in metadata.requires(name) or []:
             requirement = Requirement(line)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                todo.append(requirement.name)
-    return found
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                needed = requirement.name.lower().replace("_", "-")
+                todo += [(needed, wanted) for wanted in ("", *requirement.extras)]
+    return {name for name, _ in found}
 
 
 @pytest.fixture(scope="module")
