@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 
 import pytest
 
@@ -52,6 +54,36 @@ async def test_an_empty_piece_does_not_end_a_streamed_response():
             writer.write(b"GET / HTTP/1.1\r\nHost: w\r\n\r\n")
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK\r\n")
             assert await reader.readuntil(b"0\r\n\r\n") == b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"
+
+
+@pytest.mark.parametrize(
+    "fields", [(), ((b"date", b"Mon, 30 Nov 2026 10:00:00 GMT"),)], ids=["none", "the application's"]
+)
+@pytest.mark.parametrize("begin", ["respond", "start"])
+async def test_every_response_has_one_date(begin, fields):
+    """Workers correct their clocks by it."""
+
+    def answer(_, cycle):
+        if begin == "respond":
+            cycle.respond(200, b"x", headers=fields)
+        else:
+            cycle.start(200, fields, length=0)
+            cycle.finish()
+
+    async with connected(answer) as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost: w\r\n\r\n")
+        dates = [
+            line for line in (await reader.readuntil(b"\r\n\r\n")).split(b"\r\n") if line[:5] == b"date:"
+        ]
+        assert len(dates) == 1
+        assert not fields or dates == [b"date: " + fields[0][1]]
+        assert parsedate_to_datetime(dates[0][6:].decode()).tzinfo is UTC
+
+
+async def test_a_malformed_request_is_answered_with_a_date():
+    async with connected(echo) as (reader, writer):
+        writer.write(b"GET / HTTP/1.1\r\nHost : w\r\n\r\n")
+        assert b"\r\ndate: " in await reader.readuntil(b"\r\n\r\n")
 
 
 async def test_a_client_of_http_1_0_gets_no_interim_response():

@@ -1,11 +1,13 @@
 """Calls of workers: authenticated, bound to their launch, implausible values refused."""
 
 import asyncio
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
 
 from engine.api.worker_api import checked_url
+from stoker_pyworker.ticket_clock import TicketClock
 from stoker_wire.problem import Problem
 from stoker_wire.security.token import mint_worker_token
 from stoker_wire.states import WorkerState
@@ -28,6 +30,23 @@ async def test_a_report_without_a_token_of_this_deployment_is_refused(stage: Sta
             status, problem = await stage.post(path, body)
             assert (status, problem["error"]) == (401, "bad_worker_token"), token
             assert token == "" or len(token) < 9 or token not in problem["msg"]
+
+
+async def test_a_report_is_answered_with_the_date_that_corrects_the_workers_clock(stage: Stage) -> None:
+    endpoint = await stage.endpoint()
+    worker = endpoint.worker()
+    await endpoint.script(groups=[1], members=[worker.member()])
+    async with stage.http.post(f"{stage.server.url}/worker_status/", json=worker.status()) as answered:
+        date = parsedate_to_datetime(answered.headers["Date"])
+    clock = TicketClock()
+    for _ in range(2):
+        clock.observe_date(
+            answered.headers["Date"].encode(),
+            engine="e",
+            sent_at=date.timestamp() + 90.0,
+            received_at=date.timestamp() + 90.5,
+        )
+    assert clock.ahead_seconds == pytest.approx(90, abs=1)
 
 
 async def test_a_token_is_valid_for_its_own_instance_only(stage: Stage) -> None:

@@ -1,8 +1,11 @@
 """HTTP message heads as bytes, and the header fields that a proxy forwards."""
 
+import functools
 import http
 import re
+import time
 from collections.abc import Iterable, Mapping
+from email.utils import formatdate
 
 import msgspec
 
@@ -41,6 +44,16 @@ _STATUS_LINES = {
 def status_line(status: int) -> bytes:
     """`HTTP/1.1 200 OK` with its line end."""
     return _STATUS_LINES.get(status) or b"HTTP/1.1 %d Unknown\r\n" % status
+
+
+def date_field() -> bytes:
+    """The `Date` field with its line end: workers compare their clocks with it, and RFC 9110 §6.6.1 requires it."""
+    return _date_field(int(time.time()))
+
+
+@functools.lru_cache(maxsize=1)
+def _date_field(second: int) -> bytes:
+    return f"date: {formatdate(second, usegmt=True)}\r\n".encode()
 
 
 def named_by_connection(headers: Iterable[Header]) -> frozenset[bytes]:

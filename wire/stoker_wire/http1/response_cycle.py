@@ -11,6 +11,7 @@ from stoker_wire.http1.messages import (
     LAST_CHUNK,
     Header,
     chunk,
+    date_field,
     status_line,
 )
 from stoker_wire.http1.request import Request, ResponseListener, TunnelListener
@@ -81,14 +82,9 @@ class ResponseCycle:
         headers: Iterable[Header] = (),
     ) -> None:
         """Send a complete response. `content_type` None: it is among the headers, or the body has none."""
-        lines = [status_line(status)]
+        lines = self._head(status, headers)
         if content_type is not None:
             lines += (b"content-type: ", content_type, b"\r\n")
-        for name, value in headers:
-            if name == b"connection":
-                self.request.keep_alive &= value.lower() != b"close"
-            else:
-                lines += (name, b": ", value, b"\r\n")
         if not self.stays_open:
             lines.append(b"connection: close\r\n")
         elif self.request.http_1_0:
@@ -109,9 +105,7 @@ class ResponseCycle:
 
     def start(self, status: int, headers: Iterable[Header], *, length: int | None = None) -> None:
         """Start a response; `write_piece` and `finish` follow. `length` None: the body's length is not known."""
-        lines = [status_line(status)]
-        for name, value in headers:
-            lines += (name, b": ", value, b"\r\n")
+        lines = self._head(status, headers)
         self.started = True
         if status in BODILESS:
             self._framing = _Framing.NO_BODY
@@ -132,6 +126,19 @@ class ResponseCycle:
         elif self.request.http_1_0:
             lines.append(b"connection: keep-alive\r\n")
         self.transport.write(b"".join([*lines, b"\r\n"]))
+
+    def _head(self, status: int, headers: Iterable[Header]) -> list[bytes]:
+        """Status line and header fields, without those about the connection and the body's framing."""
+        lines, dated = [status_line(status)], False
+        for name, value in headers:
+            if name == b"connection":
+                self.request.keep_alive &= value.lower() != b"close"
+            else:
+                dated |= name == b"date"
+                lines += (name, b": ", value, b"\r\n")
+        if not dated:
+            lines.append(date_field())
+        return lines
 
     def write_piece(self, data: bytes) -> None:
         """Send a piece of the body after `start`."""

@@ -10,7 +10,7 @@ import structlog
 
 from stoker_wire.http1.flow_control import FlowControl
 from stoker_wire.http1.limits import Limits
-from stoker_wire.http1.messages import CONTINUE, Header, status_line
+from stoker_wire.http1.messages import CONTINUE, Header, date_field, status_line
 from stoker_wire.http1.request import Request, TunnelListener
 from stoker_wire.http1.request_reader import BudgetOf, ReadState, RequestMemory, RequestReader
 from stoker_wire.http1.response_cycle import ResponseCycle
@@ -296,6 +296,7 @@ class ServerConnection(asyncio.Protocol):
         body, headers = self.describe(problem, self._reader.request)
         self.transport.write(
             status_line(problem.status)
+            + date_field()
             + b"".join(b"%b: %b\r\n" % field for field in headers if field[0] != b"connection")
             + b"content-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % len(body)
             + body
