@@ -360,8 +360,7 @@ class Dispatcher:
             worker.outstanding.withdraw(request.request_idx)
             endpoint.update_load(worker)
             request.avoid |= {worker.launch_id}
-            if not unread:
-                record_left(endpoint, worker, request, now)
+            record_left(endpoint, worker, request, now, unread=unread)
             if not request.finished and not worker.started_after(request.assigned_at):
                 self._record_failure(endpoint, worker, now)
         request.finished = request.succeeded = False

@@ -92,10 +92,13 @@ def finish_left(
         Whether queued requests may be assigned because of it.
     """
     request = endpoint.waiting.get(request_idx) or endpoint.assigned.get(request_idx)
-    if request is None or request.key not in worker.breaks.unserved:
+    if request is None:
         return False
+    if request.key not in worker.breaks.unserved and worker.launch_id not in request.unread_by:
+        return False
+    request.unread_by -= {worker.launch_id}
     if harmless:
-        del worker.breaks.unserved[request.key]  # it did not break the worker
+        worker.breaks.unserved.pop(request.key, None)  # it did not break the worker
     else:
         record_failed_request(endpoint, worker, request, now)
     return True
@@ -129,8 +132,17 @@ def detect_break(endpoint: Endpoint, worker: KnownWorker, timing: Timing, now: f
     return True
 
 
-def record_left(endpoint: Endpoint, worker: KnownWorker, request: QueuedRequest, now: float) -> None:
-    """The client asks again for a request that was assigned to this worker: remember it as unserved."""
+def record_left(
+    endpoint: Endpoint, worker: KnownWorker, request: QueuedRequest, now: float, *, unread: bool
+) -> None:
+    """The client asks again for a request whose ticket for this worker is withdrawn: remember it as unserved.
+
+    Args:
+        unread: the client says that the worker did not process it. The worker's reports outweigh that.
+    """
+    if unread and not request.finished and not worker.outstanding.knows(request.request_idx):
+        request.unread_by |= {worker.launch_id}
+        return
     record = endpoint.broken_requests.get(request.key, now)
     counted = record is not None and (worker.launch_id, worker.breaks.at) in record.breaks
     if not request.finished and not counted:

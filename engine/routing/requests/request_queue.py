@@ -45,6 +45,7 @@ class QueuedRequest:
         "succeeded",
         "took_s",
         "turned_away",
+        "unread_by",
         "waited_s",
         "wake",
         "worker",
@@ -78,6 +79,8 @@ class QueuedRequest:
         """The worker reported the request's end. The client's word about the worker does not count then."""
         self.avoid: frozenset[str] = frozenset()
         """Launch ids of workers that failed this request."""
+        self.unread_by: frozenset[str] = frozenset()
+        """Launch ids of workers that did not process it, as its client says and no report has denied."""
         self.rerouted_at = -math.inf
         """When the client last asked again after a worker had been assigned."""
         self.paused_until = -math.inf

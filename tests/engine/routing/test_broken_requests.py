@@ -24,12 +24,15 @@ class Fleet(World):
         self.ready(*launch_ids)
         self._numbers = itertools.count(1)
 
-    def send(self, fingerprint: str = "", *, again: QueuedRequest | None = None) -> QueuedRequest:
+    def send(
+        self, fingerprint: str = "", *, again: QueuedRequest | None = None, unread: bool = False
+    ) -> QueuedRequest:
         asked = FastRouteRequest(
             "llm",
             cost=1.0,
             request_idx=again.request_idx if again else 0,
             failed_url=again.worker.route_url if again and again.worker else "",
+            unread=unread,
             fingerprint=fingerprint,
         )
         request = self.dispatcher.route(self.endpoint, asked, self.now)
@@ -346,16 +349,60 @@ def test_workers_that_never_got_the_request_are_no_evidence_against_it() -> None
     fleet = Fleet("a", "b", "c", "d")
     request = fleet.send(POISON)
     for _ in range(3):
-        asked = FastRouteRequest(
-            "llm",
-            request_idx=request.request_idx,
-            failed_url=fleet.worker(on(request)).route_url,
-            unread=True,
-        )
         fleet.now += 2
-        request = fleet.dispatcher.route(fleet.endpoint, asked, fleet.now)
+        fleet.send(again=request, unread=True)
         assert on(request), "it waits for no verdict"
     for _ in range(60):  # the others have gone: their reports stop
         fleet.passes(1, on(request))
     assert not request.refusal
+    assert len(fleet.endpoint.broken_requests) == 0
+
+
+@pytest.mark.parametrize("fingerprint", [POISON, ""])
+def test_a_workers_report_of_a_failed_request_outweighs_a_client_that_calls_it_unread(
+    fingerprint: str,
+) -> None:
+    fleet = Fleet("a", "b", "c", "d")
+    request = fleet.send(fingerprint)
+    for _ in range(2):
+        worker = fleet.worker(on(request))
+        fleet.now += 2
+        fleet.send(fingerprint, again=request, unread=True)  # before the worker's reports arrive
+        fleet.dispatcher.request_finished(
+            fleet.endpoint,
+            worker,
+            request.request_idx,
+            success=False,
+            now=fleet.now,
+            status="Error",
+            fingerprint=POISON,
+        )
+        fleet.dispatcher.worker_broke(fleet.endpoint, worker, (), "died", fleet.now, reports_ends=True)
+        fleet.report(worker.launch_id, error_msg="died")
+    assert fleet.endpoint.broken_requests.refused(fleet.now) == (POISON,)
+    assert fleet.send(fingerprint, again=request, unread=True).refusal
+
+
+def test_a_request_that_its_worker_has_reported_is_not_unread() -> None:
+    fleet = Fleet("a", "b", "c")
+    request = fleet.send(POISON)
+    for _ in range(2):
+        worker = fleet.worker(on(request))
+        fleet.report(worker.launch_id, working=(request.request_idx,))
+        fleet.now += 2
+        fleet.send(POISON, again=request, unread=True)
+        fleet.breaks(worker.launch_id)  # it reports no end
+    assert request.refusal
+
+
+@pytest.mark.parametrize("status", ["Rejected", "Success"])
+def test_a_report_without_a_failure_about_an_unread_request_is_no_evidence(status: str) -> None:
+    fleet = Fleet("a", "b", "c")
+    request = fleet.send(POISON)
+    first = fleet.worker(on(request))
+    fleet.send(POISON, again=request, unread=True)
+    fleet.dispatcher.request_finished(
+        fleet.endpoint, first, request.request_idx, success=status == "Success", now=fleet.now, status=status
+    )
+    fleet.breaks(first.launch_id)
     assert len(fleet.endpoint.broken_requests) == 0
