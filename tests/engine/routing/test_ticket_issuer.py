@@ -18,6 +18,7 @@ from activities.signing import sealed_signing_key
 from engine.routing import ticket_issuer as ticket_issuer_module
 from engine.routing.outstanding import OutstandingLoad
 from engine.routing.ticket_issuer import TicketIssuer
+from stoker_wire.security.fingerprint import TICKET_CHARS
 from stoker_wire.security.ticket import TICKET_SECONDS, TicketRefused, verify_ticket
 from stoker_wire.security.token import mint_worker_token, ticket_key
 
@@ -78,6 +79,17 @@ def test_a_ticket_is_signed_with_the_secret_of_the_workers_token(ticket_issuer: 
     assert verify_ticket(shown, key_of(OLD), worker="a", now=1000.0).r == 3
     with pytest.raises(TicketRefused):
         verify_ticket(shown, key_of(NEW), worker="a", now=1000.0)
+
+
+def test_a_ticket_names_the_refused_requests_by_the_start_of_their_fingerprints(
+    ticket_issuer: TicketIssuer,
+) -> None:
+    long = ("a" * 43, "b" * 43)
+    text = ticket(ticket_issuer, refused=long)
+    assert verify_ticket(text, key_of(NEW), worker="a", now=1000.0).b == tuple(
+        each[:TICKET_CHARS] for each in long
+    )
+    assert not verify_ticket(ticket(ticket_issuer), key_of(NEW), worker="a", now=1000.0).b
 
 
 @pytest.mark.usefixtures("small_caches")

@@ -73,6 +73,40 @@ def test_an_overdue_request_may_have_ended_if_the_last_report_is_old():
     assert busy("w", 1000.0, within=20.0).queue_seconds(15.0) == 0.0
 
 
+def test_a_late_report_of_the_running_request_does_not_move_its_end_back():
+    worker = busy("w", 1000.0, seen=4.0)
+    end = worker.expected_end_at
+    report = {"queued_load": 0.0, "end_report_seconds": 0.5, "service_times": SERVICE_TIMES}
+    worker.set_running(1000.0, started_at=0.0, seen_at=1.0, **report)
+    assert (worker.seen_at, worker.expected_end_at) == (4.0, end)
+    # another request, and what was seen of the last one says nothing about it
+    worker.set_running(1000.0, started_at=2.0, seen_at=3.0, **report)
+    assert worker.seen_at == 3.0
+
+
+def test_a_running_request_without_cost_is_expected_to_end_when_it_was_seen():
+    assert busy("w", 0.0, seen=4.0).expected_end_at == 4.0
+
+
+def test_an_overdue_request_keeps_its_worker_busy():
+    # 10 s declared, its end was not reported at 11.5 s
+    later = ask(busy("w", 1000.0), now=11.5, limits=PrefetchLimits(queue_seconds=0.01, finish_seconds=0.01))
+    assert isinstance(later, AllBusy)
+    # it is estimated again from the very time of its expected end on
+    worker = busy("w", 1000.0)
+    now = worker.expected_end_at
+    ask(worker, now=now)
+    assert worker.seen_at == now - 0.5
+
+
+def test_a_worker_that_is_free_in_less_than_a_second_is_not_idle():
+    worker = busy("w", 1000.0)
+    now = worker.expected_end_at - 0.5
+    later = ask(worker, now=now, limits=PrefetchLimits(queue_seconds=0.1, finish_seconds=0.1))
+    assert isinstance(later, AllBusy)
+    assert later.retry_seconds == pytest.approx(0.4)
+
+
 def test_a_request_waits_in_the_queue_while_all_workers_are_busy():
     later = ask(busy("a", 1000.0), busy("b", 2000.0))
     assert isinstance(later, AllBusy)

@@ -65,6 +65,10 @@ def test_equal_idle_workers_take_turns():
     assert [pick(*workers, sequence=number) for number in range(4)] == ["a", "b", "c", "a"]
 
 
+def test_the_fastest_worker_is_found_before_the_one_whose_turn_it_is():
+    assert pick(candidate("fast", 400), candidate("slow", 100), sequence=1) == "fast"
+
+
 candidates = st.lists(
     st.tuples(st.sampled_from([0.0, 50.0, 100.0, 800.0]), st.floats(0.0, 5000.0), st.booleans()), max_size=12
 )
