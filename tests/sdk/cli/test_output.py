@@ -1,6 +1,9 @@
 """Numbers, times and texts as the command prints them."""
 
 import io
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -106,3 +109,23 @@ def test_on_a_narrow_terminal_the_first_of_two_columns_names_the_second():
     assert drawn(costs, 20) == [
         "spent: dollars", "billed beyond that", "by the marketplace:", "0.5", "idle: 1"
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("command", ["--version", "--help"])
+def test_output_that_cannot_be_written_is_one_sentence_and_no_success(command, unbuffered):
+    words = [sys.executable, "-c", "import stoker.cli; stoker.cli.main()", command]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            words,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+            env={"PYTHONUNBUFFERED": unbuffered},
+        )
+    assert (done.returncode, done.stderr) == (
+        1,
+        "stoker: cannot write the output: No space left on device; free some space for it\n",
+    )
