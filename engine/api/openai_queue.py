@@ -17,14 +17,12 @@ from engine.routing.wait_reasons import why_waiting
 from engine.routing.worker import KnownWorker
 from stoker_wire.http1.messages import Header
 from stoker_wire.problem import Problem
-from stoker_wire.tracing.start import TRACE_FIELDS
 
 if TYPE_CHECKING:  # belongs to the extra `otel`
     from opentelemetry.trace import Span
 
 WAIT_SECONDS_MAX = 600.0
 """Longest wait for a worker. These clients cannot poll, so the engine holds the call."""
-_TRACE_FIELDS = frozenset(name.lower().encode() for name in TRACE_FIELDS)
 _PAUSE_SECONDS = 1.0
 _RETRY_AFTER_SECONDS = 5
 _RETRY_AFTER_SECONDS_MAX = 60
@@ -149,9 +147,7 @@ class OpenAIQueueEntry:
         """The worker's span becomes a child of this call's. Without tracing, the client's own fields pass."""
         tracing = self._engine.tracing
         if tracing is not None and self.span is not None:
-            kept = [field for field in fields if field[0] not in _TRACE_FIELDS]
-            own = tracing.fields_of(self.span)
-            return [*kept, *((name.lower().encode(), value.encode()) for name, value in own.items())]
+            return tracing.with_parent(fields, self.span)
         return fields
 
     @property

@@ -1,10 +1,29 @@
 """When traces are asked for, and what a process says that cannot make them."""
 
 import sys
+from collections.abc import Iterator
 
 import pytest
 
 pytest.importorskip("opentelemetry.sdk", reason="this environment is older than requirements/dev.txt")
+
+from opentelemetry import propagate
+from opentelemetry.context import Context
+from opentelemetry.propagators.textmap import (
+    CarrierT,
+    Getter,
+    Setter,
+    TextMapPropagator,
+    default_getter,
+    default_setter,
+)
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    SpanContext,
+    TraceFlags,
+    get_current_span,
+    set_span_in_context,
+)
 
 from stoker_wire.tracing.start import TracingUnavailable, asking_variable, start_tracing
 
@@ -71,3 +90,52 @@ def test_a_variable_that_cannot_be_used_is_one_sentence(
     assert told in str(fault.value)
     assert "hidden" not in str(fault.value)
     assert "\n" not in str(fault.value)
+
+
+class OneField(TextMapPropagator):
+    """Another format than W3C Trace Context, with a field in mixed case."""
+
+    @property
+    def fields(self) -> set[str]:
+        return {"X-Trace-Id", "baggage"}
+
+    def extract(
+        self,
+        carrier: CarrierT,
+        context: Context | None = None,
+        getter: Getter[CarrierT] = default_getter,
+    ) -> Context:
+        (found,) = getter.get(carrier, "X-Trace-Id") or [""]
+        known = SpanContext(int(found or "0", 16), 7, is_remote=True, trace_flags=TraceFlags(1))
+        return set_span_in_context(NonRecordingSpan(known), context)
+
+    def inject(
+        self,
+        carrier: CarrierT,
+        context: Context | None = None,
+        setter: Setter[CarrierT] = default_setter,
+    ) -> None:
+        trace_id = get_current_span(context).get_span_context().trace_id
+        setter.set(carrier, "X-Trace-Id", f"{trace_id:x}")
+
+
+@pytest.fixture
+def one_field() -> Iterator[None]:
+    before = propagate.get_global_textmap()
+    propagate.set_global_textmap(OneField())
+    yield
+    propagate.set_global_textmap(before)
+
+
+@pytest.mark.usefixtures("asking", "one_field")
+def test_a_peer_gets_the_fields_of_the_configured_format_once() -> None:
+    tracing = start_tracing("stoker-engine", package="stoker-controller")
+    assert tracing is not None
+    received = [(b"x-trace-id", b"abc"), (b"baggage", b"user=alice"), (b"accept", b"*/*")]
+    span = tracing.serve("stoker.route", received, {})
+    assert span.get_span_context().trace_id == 0xABC
+    passed = tracing.with_parent(received, span)
+    assert sorted(passed) == sorted(received)
+    other = tracing.with_parent([(b"x-trace-id", b"1"), (b"accept", b"*/*")], span)
+    assert other == [(b"accept", b"*/*"), (b"x-trace-id", b"abc")]
+    tracing.close()

@@ -6,15 +6,12 @@ import time
 from typing import TYPE_CHECKING
 
 from stoker_pyworker.reporting.request_counts import Outcome
-from stoker_wire.tracing.start import TRACE_FIELDS
 
 if TYPE_CHECKING:  # belongs to the extra `otel`
     from opentelemetry.trace import Span
 
     from stoker_wire.http1.request import Request
     from stoker_wire.tracing.tracer import Tracing
-
-_FIELDS = tuple(name.encode() for name in TRACE_FIELDS)
 
 
 class RequestTraces:
@@ -32,9 +29,7 @@ class RequestTraces:
             "stoker.launch_id": self._launch_id,
         }
         span = self._tracing.serve("stoker.worker", request.headers, attributes)
-        fields = self._tracing.fields_of(span)
-        request.headers = [each for each in request.headers if each[0] not in _FIELDS]
-        request.headers += [(name.encode(), value.encode()) for name, value in fields.items()]
+        request.headers = self._tracing.with_parent(request.headers, span)
         return span
 
     def end(self, span: Span, *, entered_at: float, started_at: float, status: int, outcome: Outcome) -> None:

@@ -11,9 +11,6 @@ from stoker_wire.picklable import PicklableError
 if TYPE_CHECKING:
     from stoker_wire.tracing.tracer import Tracing
 
-TRACE_FIELDS = ("traceparent", "tracestate")
-"""The header fields of W3C Trace Context."""
-
 _EXPORTER = "OTEL_TRACES_EXPORTER"
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 _DISABLED = "OTEL_SDK_DISABLED"

@@ -9,7 +9,7 @@ import atexit
 import logging
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import entry_points, version
 from typing import Any
@@ -43,7 +43,7 @@ class _Headers(Getter[Any]):  # type: ignore[misc, unused-ignore] # without the 
 
     def get(self, carrier: Any, key: str) -> list[str] | None:
         if isinstance(carrier, list):
-            wanted = key.encode()
+            wanted = key.lower().encode()
             values = [value.decode("latin-1") for name, value in carrier if name == wanted]
         else:
             values = carrier.getall(key, [])
@@ -135,11 +135,13 @@ class Tracing:
         span.set_status(StatusCode.ERROR, code)
 
     @staticmethod
-    def fields_of(span: Span) -> dict[str, str]:
-        """The header fields that make a peer's span a child of this one; they replace those of TRACE_FIELDS."""
+    def with_parent(headers: Iterable[tuple[bytes, bytes]], span: Span) -> list[tuple[bytes, bytes]]:
+        """Header fields for a peer whose span becomes a child of this one; baggage stays as it came."""
         fields: dict[str, str] = {}
         propagate.inject(fields, context=trace.set_span_in_context(span, Context()))
-        return fields
+        replaced = {name.lower().encode() for name in propagate.get_global_textmap().fields} - {b"baggage"}
+        kept = [each for each in headers if each[0] not in replaced]
+        return [*kept, *((name.lower().encode(), value.encode()) for name, value in fields.items())]
 
     def use_for_program(self) -> None:
         """Make it the program's own, which libraries use that only know OpenTelemetry's API."""
