@@ -70,7 +70,70 @@ def test_an_overdue_request_without_a_report_of_its_end_still_runs():
 
 
 def test_an_overdue_request_may_have_ended_if_the_last_report_is_old():
-    assert busy("w", 1000.0, within=20.0).queue_seconds(15.0) == 0.0
+    worker = busy("w", 1000.0, within=20.0)
+    assert (worker.queue_seconds(15.0), worker.seen_at) == (0.0, 0.0)
+
+
+def test_the_end_is_counted_from_the_start_of_the_request():
+    # 10 s at 100 load/s from 100 s on: at 104 s, 6 s are left
+    assert busy("w", 1000.0, since=100.0, seen=104.0).queue_seconds(104.0) == pytest.approx(6.0, rel=0.15)
+    # 1.5 s at 100 load/s, and 2 s at half a unit of load per second
+    assert busy("w", 150.0).expected_end_at == pytest.approx(1.5, rel=0.15)
+    assert busy("w", 1.0, perf=0.5).expected_end_at == pytest.approx(2.0, rel=0.15)
+
+
+def test_waiting_requests_take_the_mean_ratio_of_their_declared_time():
+    service_times = ServiceTimes()
+    for _ in range(4000):
+        service_times.learn(100.0, 100.0, 1.5)
+    for perf in (100.0, 0.5):
+        worker = busy("w", 1000.0, perf=perf, queued_load=250.0, service_times=service_times)
+        waiting = 250.0 * service_times.mean_ratio / perf
+        assert worker.free_at - worker.expected_end_at == pytest.approx(waiting)
+
+
+def test_a_worker_without_perf_is_expected_to_end_when_it_was_seen():
+    worker = busy("w", 1000.0, perf=0.0, seen=4.0, queued_load=250.0)
+    assert (worker.expected_end_at, worker.free_at) == (4.0, 4.0)
+
+
+def test_a_request_on_a_serial_worker_takes_the_ratio_of_its_declared_time():
+    # 250 at 100 load/s: 2.5 s declared, 1.5 times that
+    chosen = choose([idle("w")], 250.0, max_queue_time=30.0, cost_ratio=1.5)
+    assert isinstance(chosen, Choice)
+    assert (chosen.queue_seconds, chosen.finish_seconds) == (0.0, 3.75)
+
+
+@pytest.mark.parametrize(("owner", "seconds"), [(idle("w"), 3.75), (Candidate("w", perf=100.0), 2.5)])
+def test_an_owner_saves_its_share_of_the_time_on_it(owner, seconds):
+    chosen = choose([owner], 250.0, max_queue_time=30.0, cost_ratio=1.5, owners=[owner])
+    assert isinstance(chosen, Choice)
+    assert chosen.finish_seconds == pytest.approx(seconds * (1.0 - DEFAULT_TUNING.affinity_saved_share))
+
+
+def test_equal_idle_serial_workers_take_turns():
+    workers = [idle(name) for name in "abc"]
+    chosen = [choose(workers, 100.0, max_queue_time=30.0, sequence=number) for number in range(4)]
+    assert [each.candidate.launch_id for each in chosen if isinstance(each, Choice)] == ["a", "b", "c", "a"]
+
+
+def test_a_worker_that_takes_several_requests_again_is_no_longer_serial():
+    worker = busy("w", 1000.0)
+    worker.set_parallel(full=False)
+    assert (worker.serial, worker.parallel_perf) == (False, 100.0)
+    worker.set_parallel(full=True)
+    assert worker.parallel_perf == 0.0
+    worker.healthy = False
+    worker.set_parallel(full=False)
+    assert worker.parallel_perf == 0.0
+
+
+def test_the_limits_count_the_delay_of_the_report():
+    delay = DEFAULT_TUNING.prefetch_report_delays * 0.5
+    limits = prefetch_limits(SERVICE_TIMES, end_report_seconds=0.5)
+    assert limits is not None
+    assert limits.queue_seconds == pytest.approx(DEFAULT_TUNING.prefetch_means * 1.0 + delay)
+    assert limits.finish_seconds == pytest.approx(DEFAULT_TUNING.prefetch_finish_means * 1.0 + delay)
 
 
 def test_a_late_report_of_the_running_request_does_not_move_its_end_back():

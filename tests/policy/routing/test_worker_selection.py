@@ -65,6 +65,13 @@ def test_equal_idle_workers_take_turns():
     assert [pick(*workers, sequence=number) for number in range(4)] == ["a", "b", "c", "a"]
 
 
+def test_a_choice_has_the_expected_queue_and_finish():
+    # 150 wait at 100 load/s; with 75 more it takes 2.25 s
+    chosen = choose([candidate("w", 100, 150)], 75.0, max_queue_time=30.0)
+    assert isinstance(chosen, Choice)
+    assert (chosen.queue_seconds, chosen.finish_seconds) == (1.5, 2.25)
+
+
 def test_the_fastest_worker_is_found_before_the_one_whose_turn_it_is():
     assert pick(candidate("fast", 400), candidate("slow", 100), sequence=1) == "fast"
 
