@@ -25,6 +25,9 @@ def recruit(
 ) -> None:
     """Rent offers until `need` load/s and `count` workers are on their way. What prevents more becomes a wait."""
     allowed = [group for group in groups if not _is_failing(builder, group)]
+    if allowed and builder.workers_left <= 0:
+        _wait_for_room(builder, why)  # offers that could not be rented are not searched for
+        return
     if not allowed or not _has_offers(builder, allowed, why):
         return
     choice = _OfferChoice.of(builder, allowed)

@@ -52,6 +52,12 @@ def test_at_max_workers_growth_waits_with_a_reason():
     assert any("max_workers 1 is reached" in wait.reason for wait in decided.waits)
 
 
+def test_at_max_workers_no_offers_are_searched_for():
+    decided = decide(see(worker("hot"), config=endpoint(max_workers=1), load=steady(500), offers=()))
+    assert not [each for each in brief(decided) if each.startswith("search")]
+    assert any("max_workers 1 is reached" in wait.reason for wait in decided.waits)
+
+
 def test_lowering_max_workers_releases_cold_workers_first_and_drains_hot_ones():
     seen = see(
         worker("hot1"), worker("hot2"), worker("cold", COLD), config=endpoint(max_workers=1, min_load=150)

@@ -113,7 +113,11 @@ def test_an_unknown_error_keeps_its_traceback(capsys):
 
 def printed(tmp_path, command, **files):
     """The exit code and stderr of `stokerd <command>` with these standard files."""
-    (tmp_path / "stoker.yaml").write_text("{}")
+    # A deployment that runs on this machine has the ports of the settings' defaults.
+    temporal, market = free_port(), free_port()
+    (tmp_path / "stoker.yaml").write_text(
+        f"temporal: {{port: {temporal}, ui_port: null}}\nhost_market: {{port: {market}}}"
+    )
     load_keys(tmp_path / ".stoker", generate=True)
     words = [sys.executable, "-m", "run", *command, "--config", str(tmp_path / "stoker.yaml")]
     done = subprocess.run(
@@ -145,8 +149,6 @@ def test_closed_standard_files_are_no_traceback(tmp_path):
 
 
 def test_a_closed_stdin_confirms_nothing(tmp_path):
-    port = free_port()
-    (tmp_path / "other.yaml").write_text(f"host_market: {{port: {port}}}")
     code, said = printed(tmp_path, ["panic", "--deployment", "0123456789ab"], preexec_fn=lambda: os.close(0))
     assert code == 4
     assert "the marketplace does not answer" in said

@@ -384,7 +384,8 @@ def test_wrong_use_is_exit_code_two_and_changes_nothing(peers, stoker, arguments
     assert not [called for called, _ in peers.console_calls if called != "GET"]
 
 
-def test_without_address_or_key_the_error_names_the_variables(stoker):
+def test_without_address_or_key_the_error_names_the_variables(stoker, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # a deployment of the checkout would be found
     shown = stoker("endpoints", "list", STOKER_URL="", STOKER_API_KEY="")
     assert shown.exit_code == 2
     assert "STOKER_URL" in shown.stderr
