@@ -220,8 +220,7 @@ class InstanceSupervisor:
             record.hold_reason = "exited"
             self._set("exited", str(error))
             return
-        resources.volumes.claim(record)
-        await resources.volumes.trim()
+        await resources.volumes.prepare(record)
         fails = resources.faults.take(FaultKind.LOAD_FAILURE, **facts)
         self._spawn(["bash", "-c", "echo 'cannot load: fault injected' >&2; exit 1"] if fails else None)
         self._set("running", "running")

@@ -56,7 +56,7 @@ class Volumes:
         self._trimming = asyncio.Lock()
 
     def claim(self, record: InstanceRecord) -> None:
-        """Create the instance's volumes and keep them until `release`."""
+        """Create the volumes of an instance that already runs, and keep them until `release`."""
         folders = tuple(self.variables(record).values())
         for folder in folders:
             Path(folder).mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -79,9 +79,11 @@ class Volumes:
             for name, value in _references(record.env)
         }
 
-    async def trim(self) -> None:
-        """Drop the volumes unused for longest until the bound holds."""
+    async def prepare(self, record: InstanceRecord) -> None:
+        """Claim the volumes of an instance that starts, and drop those unused for longest until the bound holds."""
+        # Claimed under the lock: a removal that runs does not know the claim, and would take the folder away.
         async with self._trimming:
+            self.claim(record)
             used = {folder for folders in self._users.values() for folder in folders}
             await asyncio.to_thread(self._trim, used)
 
@@ -93,7 +95,7 @@ class Volumes:
         for folder in sorted(sizes.keys() - used, key=lambda each: each.stat().st_mtime):
             if total <= self._bytes_max:
                 return
-            # Renamed first: a start that needs it meanwhile gets an empty folder instead of half of the files.
+            # Renamed first: a removal that is cut short leaves no volume with half of its files.
             dropped = folder.with_name(f"{_DROPPED}{folder.name}")
             try:
                 folder.rename(dropped)

@@ -1,10 +1,15 @@
 """Volumes: folders for weights that outlive the instances of a deployment."""
 
+import asyncio
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
+from hosts.agent import volumes as agent_volumes
+from hosts.agent.volumes import Volumes
+from hosts.catalog.record import InstanceRecord
 from market.port import Refused
 
 WRITE = 'echo "folder $WEIGHTS"; echo there > "$WEIGHTS/file"; exec sleep 1000'
@@ -77,3 +82,31 @@ async def test_the_volume_unused_for_longest_is_dropped_for_space(tmp_path, tool
         await bench.market.reboot(last)
         await bench.printed(last, "found nothing\nfolder")
         assert (folder / "file").stat().st_size == 800_000, "an instance that runs uses it"
+
+
+async def test_a_start_during_a_removal_finds_its_volume(tmp_path, monkeypatch):
+    # No space for any volume: the first start drops `llm`, which no instance uses. The second start needs it.
+    measures, goes_on = threading.Event(), threading.Event()
+
+    def measured(folder: Path) -> int:
+        measures.set()
+        assert goes_on.wait(30)
+        return 1
+
+    def record(number: int, volume: str) -> InstanceRecord:
+        prices = {"dollars_per_hour": 1.0, "storage_dollars_per_hour": 0.0}
+        env = {"WEIGHTS": f"volume:shared/{volume}"}
+        return InstanceRecord(
+            id=number, offer_id=1, machine="m", slot=0, created_at=0.0, api_key="k", env=env, **prices
+        )
+
+    monkeypatch.setattr(agent_volumes, "_bytes_in", measured)
+    (tmp_path / "shared/llm").mkdir(parents=True)
+    volumes = Volumes(tmp_path, bytes_max=0)
+    first = asyncio.create_task(volumes.prepare(record(1, "other")))
+    assert await asyncio.to_thread(measures.wait, 30)
+    second = asyncio.create_task(volumes.prepare(record(2, "llm")))
+    await asyncio.sleep(0)  # the second start has begun
+    goes_on.set()
+    await asyncio.gather(first, second)
+    assert sorted(folder.name for folder in (tmp_path / "shared").iterdir()) == ["llm", "other"]
