@@ -33,7 +33,7 @@ _CALL = timedelta(seconds=10)
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NoticePlan:
-    """Who receives notices. Without addresses and secrets."""
+    """The channels of notices, without addresses and secrets."""
 
     deployment: str
     """Name of the deployment in notices."""

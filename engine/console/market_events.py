@@ -38,7 +38,7 @@ _HEADERS = (
 
 
 class MarketEventsApi:
-    """Takes signed events of the marketplace as a hint to look. What they say is never taken as the state."""
+    """Takes signed events of the marketplace as a hint to list instances, never as their state."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
