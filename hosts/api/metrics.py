@@ -25,7 +25,9 @@ _INSTANCES = Declared(
     about="Instances by state: created, loading, running, rebooting, stopped, exited, offline",
 )
 _SLOTS = Declared(
-    name="stoker_host_slots", labels=("machine", "state"), about="Slots of each machine: free, rented"
+    name="stoker_host_slots",
+    labels=("machine", "state"),
+    about="Slots of each machine kind: free, rented; neither: another kind has its GPU",
 )
 _CALLS = Declared(
     name="stoker_host_calls_total",
@@ -71,12 +73,13 @@ class _Fleet(Collector):
             instances.add_metric((state,), count)
         yield instances
         rented = {record.offer_id for record in known}
-        found = Counter(
-            (slot.machine.name, "rented" if slot.offer_id in rented else "free")
-            for slot in list(host.catalog.slots.values())
-        )
+        every = host.catalog.slots.values()
+        found = Counter((slot.machine.kind, "free") for slot in host.catalog.free(known))
+        found.update((slot.machine.kind, "rented") for slot in every if slot.offer_id in rented)
         slots = GaugeMetricFamily(_SLOTS.name, _SLOTS.about, labels=_SLOTS.labels)
-        for labels in sorted({(name, state) for name, _ in found for state in ("free", "rented")}):
+        for labels in sorted(
+            (kind, state) for kind in {slot.machine.kind for slot in every} for state in ("free", "rented")
+        ):
             slots.add_metric(labels, found[labels])
         yield slots
 

@@ -7,7 +7,10 @@ import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
+from hosts import GpuSettings
 from hosts.api.metrics import DECLARED
+from hosts.catalog.gpus import Gpu
+from market.port import Launch
 
 PROMTOOL = shutil.which("promtool")
 
@@ -34,9 +37,9 @@ async def test_instances_slots_and_calls_are_counted(bench) -> None:
     text = await scrape(bench)
     found = samples_of(text)
     assert found["stoker_host_instances", "running"] == 1
-    assert found["stoker_host_slots", "CPU small", "rented"] == 1
-    assert found["stoker_host_slots", "CPU small", "free"] == 1
-    assert found["stoker_host_slots", "CPU large", "free"] == 1
+    assert found["stoker_host_slots", "1x CPU small", "rented"] == 1
+    assert found["stoker_host_slots", "1x CPU small", "free"] == 1
+    assert found["stoker_host_slots", "1x CPU large", "free"] == 1
     assert found["stoker_host_calls_total", "PUT", "/api/v0/asks/{id}/", "200"] == 1
     assert found["process_open_fds",] > 0
     for declared in DECLARED:
@@ -51,6 +54,25 @@ async def test_instances_slots_and_calls_are_counted(bench) -> None:
             check=False,
         )
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+async def test_a_slot_whose_gpu_is_rented_in_another_kind_is_not_free(tmp_path, tools) -> None:
+    # Of GPUs 0 to 3 the pair 0, 1 is rented: left are 2 and 3, singly or together, and no group of four.
+    found_gpus = [Gpu(index=index, name="A10", ram_mb=24_000, driver="580.65.06") for index in range(4)]
+    settings = tools.settings_for(tmp_path / "m", gpus=GpuSettings(), machines=())
+    async with tools.running(settings, gpus=lambda: found_gpus) as bench:
+        pair = (await bench.offers(filters={"num_gpus": {"eq": 2}}))[0]
+        await bench.market.create(pair.id, Launch(label="stoker:a:0", onstart="exec sleep 1000", disk_gb=1.0))
+        found = samples_of(await scrape(bench))
+    slots = {key[1:]: value for key, value in found.items() if key[0] == "stoker_host_slots"}
+    assert slots == {
+        ("1x A10", "free"): 2,
+        ("1x A10", "rented"): 0,
+        ("2x A10", "free"): 1,
+        ("2x A10", "rented"): 1,
+        ("4x A10", "free"): 0,
+        ("4x A10", "rented"): 0,
+    }
 
 
 async def test_paths_and_methods_of_a_caller_s_choice_add_one_series(bench) -> None:
