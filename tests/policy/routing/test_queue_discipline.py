@@ -101,3 +101,26 @@ def test_removing_a_request_removes_only_this_one(requests: list[Request], late:
         assert sorted(each.number for each in queue) == sorted(each.number for each in left)
     queue.remove(Request(-1, 0.0))
     assert not queue
+
+
+@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=60), st.integers(1, 8))
+def test_a_late_request_is_passed_over_nine_times_for_itself_and_for_each_late_one_before_it(
+    steps: list[tuple[int, int]], target: int
+):
+    """`steps`: requests that arrive in each second, and requests that are served in it."""
+    queue, bound, passed, number = queue_of(), dict[int, int](), dict[int, int](), 0
+    for second, (arriving, served) in enumerate(steps):
+        for _ in range(arriving):
+            number += 1
+            queue.add(Request(number, float(second)))
+        cutoff = second - target - 0.5
+        for before, one in enumerate(each for each in queue if each.arrived < cutoff):
+            bound.setdefault(one.number, DEFAULT_TUNING.overtakes_max * (before + 1))
+        for _ in range(min(served, len(queue))):
+            one = next(queue.in_service_order(cutoff))
+            queue.serve(one, cutoff)
+            assert passed.get(one.number, 0) <= bound.get(one.number, 0)
+            for other in queue:
+                if other.number < one.number and other.number in bound:
+                    passed[other.number] = passed.get(other.number, 0) + 1
+        assert all(passed.get(each.number, 0) <= bound.get(each.number, 0) for each in queue)
