@@ -13,6 +13,7 @@ from dashboard.pages.endpoint_pages import EndpointPages
 from dashboard.pages.sessions import Sessions
 from dashboard.pages.shell import Shell
 from dashboard.pages.worker_pages import WorkerPages
+from dashboard.prometheus import Prometheus
 from dashboard.sampler import Sampler
 from dashboard.settings import DashboardSettings
 from stoker_wire.problem import Problem
@@ -39,7 +40,10 @@ def create_app(settings: DashboardSettings) -> web.Application:
     history = History(settings.history_file)
     sampler = Sampler(settings, history)
     shell = Shell(sampler, Sessions(settings.accounts))
-    pages = EndpointPages(settings, shell, history)
+    prometheus = (
+        Prometheus(settings.prometheus_url, settings.prometheus_labels) if settings.prometheus_url else None
+    )
+    pages = EndpointPages(settings, shell, history, prometheus)
     names = host_names(settings.public_url, settings.host, *settings.allowed_hosts)
     app = web.Application(
         middlewares=[_as_page(shell), reject_ambiguous_requests, reject_cross_origin(names)],
@@ -55,6 +59,8 @@ def create_app(settings: DashboardSettings) -> web.Application:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await sampler.close()
+        if prometheus is not None:
+            await prometheus.close()
         history.close()
 
     async def end_streams(_: web.Application) -> None:

@@ -1,6 +1,7 @@
 """Templates, and the parts of pages that are sent again while a page is open."""
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,15 +10,15 @@ import jinja2
 
 import stoker
 from dashboard import text
-from dashboard.charts import Marker, Series, chart, spark
+from dashboard.charts import Chart, Marker, Series, bar, spark
 from dashboard.sampler import Details
 from dashboard.samples import Sample
+from stoker.cli.fields import state_name, worker_state
 from stoker.up.progress import PHASES
 from stoker_wire.states import WorkerState
 
 WORKERS_SHOWN = 100
-DECISIONS_SHOWN = 60
-MARKERS_SHOWN = 60
+REQUESTS_SHOWN = {"recent": 20, "slow": 20, "failed": 50}
 RANGES = {"3m": 180.0, "10m": 600.0, "1h": 3600.0, "6h": 21_600.0, "24h": 86_400.0}
 
 _LAUNCH_ID = re.compile(r"[0-9a-f]{12}")
@@ -48,7 +49,7 @@ _WORKERS = (
     Series("hot", "hot", lambda sample: sample.hot, area=True),
     Series("booting", "booting", lambda sample: sample.booting, area=True),
     Series("cold", "cold", lambda sample: sample.cold, area=True),
-    Series("error", "error", lambda sample: sample.failed, area=True),
+    Series("failed", "failed", lambda sample: sample.failed, area=True),
 )
 _WAIT = (
     Series("p99", "late", lambda sample: sample.wait_p99),
@@ -56,17 +57,10 @@ _WAIT = (
     Series("oldest waiting", "cold", lambda sample: sample.queue_oldest),
 )
 _DOLLARS = (
-    Series("ready", "hot", lambda sample: sample.dollars_hot, area=True),
+    Series("used", "load", lambda sample: sample.dollars_used, area=True),
+    Series("hot, unused", "hot", lambda sample: sample.dollars_hot - sample.dollars_used, area=True),
     Series("booting", "booting", lambda sample: sample.dollars_booting, area=True),
 )
-
-_STATES = {
-    WorkerState.READY: "hot",
-    WorkerState.INACTIVE: "cold",
-    WorkerState.ERROR: "error",
-    WorkerState.DESTROYING: "cold",
-    WorkerState.STOPPING: "cold",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +75,7 @@ class Row:
 def state_style(status: str) -> str:
     """The style class of a worker's status."""
     try:
-        return _STATES.get(WorkerState(status), "booting")
+        return WorkerState(status).stage or "cold"
     except ValueError:
         return "cold"
 
@@ -102,9 +96,10 @@ def environment() -> jinja2.Environment:
         "duration": text.duration,
         "dollars": text.dollars,
         "clock": text.clock,
-        "state_style": state_style,
+        "moment": text.moment,
+        "state_name": state_name,
     }
-    made.globals |= {"health_words": HEALTH, "phases": PHASES}
+    made.globals |= {"health_words": HEALTH, "phases": PHASES, "empty_sample": Sample(at=0.0)}
     return made
 
 
@@ -132,24 +127,31 @@ def rows(overview: dict[int, dict[str, Any]], windows: dict[int, list[Sample]], 
 
 def charts(
     samples: list[Sample], decisions: list[dict[str, Any]], *, start: float, end: float
-) -> dict[str, object]:
-    """The four charts of an endpoint; decisions are marked on the first."""
+) -> list[Chart]:
+    """The four charts of an endpoint; decisions are marked on the first.
+
+    Args:
+        decisions: newest first, with their numbers.
+    """
     markers = [
         Marker(
             line["at"],
-            f"{text.clock(line['at'])}: {line['kind']} {line.get('subject') or ''}: {line.get('reason') or ''}",
+            f"{text.clock(line['at'])}: {line['kind']} {line['subject']}: {line['reason']}",
             f"decision-{line['number']}",
-            style=line["kind"] if line["kind"] in {"fail", "wait", "config"} else "decision",
+            style=line["kind"],
         )
-        for line in decisions
-        if line["at"] >= start
-    ][:MARKERS_SHOWN]
-    return {
-        "load": chart("Load and capacity", "load/s", samples, _LOAD, start=start, end=end, markers=markers),
-        "workers": chart("Workers", "workers", samples, _WORKERS, start=start, end=end, stacked=True),
-        "wait": chart("Queue time", "s", samples, _WAIT, start=start, end=end),
-        "dollars": chart("GPU cost", "$/h", samples, _DOLLARS, start=start, end=end, stacked=True),
-    }
+        for line in reversed(decisions)
+    ]
+
+    def made(title: str, unit: str, series: Sequence[Series], **more: Any) -> Chart:
+        return Chart(title=title, unit=unit, samples=samples, series=series, start=start, end=end, **more)
+
+    return [
+        made("Load and capacity", "load/s", _LOAD, markers=markers),
+        made("Workers", "workers", _WORKERS, stacked=True),
+        made("Queue time", "s", _WAIT, written=text.duration),
+        made("GPU cost", "$/h", _DOLLARS, stacked=True, written=text.dollars),
+    ]
 
 
 def numbered(decisions: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -164,12 +166,42 @@ def numbered(decisions: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return found[::-1]
 
 
+def request_lists(requests: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The recent, slow and failed requests, each list with the rows that are shown and the number of all."""
+    return {
+        name: {"total": len(requests.get(name, [])), "rows": _request_rows(requests.get(name, [])[:most])}
+        for name, most in REQUESTS_SHOWN.items()
+    }
+
+
+def _request_rows(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each request with where its time went, as numbers and as a bar; the longest bar is the slowest request."""
+    most = max((each["waited_s"] + each["took_s"] for each in found), default=0.0)
+    made = []
+    for each in found:
+        # A worker that does not report the time in the model counts as the model.
+        queued = max(0.0, each["took_s"] - each["busy_s"]) if each["busy_s"] else None
+        model = each["busy_s"] or each["took_s"]
+        parts = {"late": each["waited_s"], "booting": queued or 0.0, "load": model}
+        made.append(
+            {
+                **each,
+                "waited": each["waited_s"],
+                "queued": queued,
+                "model": model,
+                "total": each["waited_s"] + each["took_s"],
+                "bar": bar(parts, most),
+            }
+        )
+    return made
+
+
 def worker_row(record: stoker.WorkerRecord) -> dict[str, Any]:
     """One worker. A field that an engine of another version does not send is empty."""
     return (
-        {"held": False, "gpus": [], "boot": [], "phase": "", "error_msg": ""}
+        {"held": False, "gpus": [], "boot": [], "began_at": None, "phase": "", "error_msg": ""}
         | record.model_dump()
-        | {"style": state_style(record.status)}
+        | {"style": state_style(record.status), "state": worker_state(record)}
     )
 
 
@@ -180,7 +212,7 @@ def boot_rows(phases: list[dict[str, Any]]) -> list[dict[str, Any]]:
         is_last = place == len(phases) - 1
         if phase["seconds"] < 0.05 and not is_last:
             continue
-        style = {"idle": "hot", "error": "error"}.get(phase["phase"], "booting")
+        style = {"idle": "hot", "error": "failed"}.get(phase["phase"], "booting")
         text = PHASES.get(phase["phase"], phase["phase"])
         found.append(
             {"text": text, "style": style, "seconds": phase["seconds"], "is_end": style != "booting"}
@@ -190,7 +222,7 @@ def boot_rows(phases: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def worker_rows(details: Details, everything: bool) -> list[dict[str, Any]]:
     """The workers: hot first, then booting, then the others; without `everything` only the first ones."""
-    places = {"error": 0, "hot": 1, "booting": 2, "cold": 3}
+    places = {"failed": 0, "hot": 1, "booting": 2, "cold": 3}
     found = [worker_row(record) for record in details.workers]
     found.sort(key=lambda row: (places[row["style"]], row["id"]))
     return found if everything else found[:WORKERS_SHOWN]

@@ -3,12 +3,13 @@
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
-WINDOW_SECONDS = 60.0
-"""Window of rates and percentiles. Doubled: smoother charts that react later."""
-_RATE_SECONDS_MIN = 10.0
-"""Shortest time over which a rate is computed, so that a first burst does not look like hours of load."""
+PERCENTILE_SECONDS = 60.0
+"""Window of percentiles. Doubled: steadier percentiles that react later."""
+RATE_SECONDS = 10.0
+"""Window of rates. Doubled: smoother load that shows half of a short burst."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -18,7 +19,7 @@ class Sample:
     at: float
     """Unix seconds."""
     load: float = 0.0
-    """Arrived load per second over the last window."""
+    """Arrived load per second."""
     requests: float = 0.0
     """Arrived requests per second."""
     capacity_hot: float = 0.0
@@ -40,6 +41,45 @@ class Sample:
     """$/h of ready workers."""
     dollars_booting: float = 0.0
     """$/h of workers on the way to ready."""
+
+    @property
+    def dollars_used(self) -> float:
+        """$/h of ready workers in proportion to the part of their capacity that the load takes."""
+        if self.capacity_hot <= 0:
+            return 0.0
+        return self.dollars_hot * min(1.0, self.load / self.capacity_hot)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GpuDollars:
+    """What GPUs have cost in a time."""
+
+    seconds: float
+    """The time that the samples cover."""
+    used: float
+    unused: float
+    """Ready, and not taken by load."""
+    booting: float
+
+    @property
+    def wasted(self) -> float:
+        """The part that served no request."""
+        return self.unused + self.booting
+
+
+def gpu_dollars(samples: Sequence[Sample], gap_seconds: float) -> GpuDollars:
+    """The sum over the time between samples; a longer time than the gap is left out."""
+    seconds = used = unused = booting = 0.0
+    for first, second in pairwise(samples):
+        passed = second.at - first.at
+        if passed > gap_seconds:
+            continue
+        hours = passed / 3600.0
+        seconds += passed
+        used += first.dollars_used * hours
+        unused += (first.dollars_hot - first.dollars_used) * hours
+        booting += first.dollars_booting * hours
+    return GpuDollars(seconds=seconds, used=used, unused=unused, booting=booting)
 
 
 def percentile(counts: Sequence[int], bounds: Sequence[float], share: float) -> float:
@@ -68,7 +108,7 @@ class _Counters:
 
 
 class Differ:
-    """Turns an endpoint's counters into rates and percentiles over a sliding window."""
+    """Turns an endpoint's counters into rates and percentiles over sliding windows."""
 
     def __init__(self) -> None:
         self._engine = ""
@@ -90,18 +130,19 @@ class Differ:
             self._seen.clear()
         if not self._seen:
             self._seen.append(now)
-        while len(self._seen) > 1 and self._seen[1].at <= at - WINDOW_SECONDS:
+        while len(self._seen) > 1 and self._seen[1].at <= at - PERCENTILE_SECONDS:
             self._seen.popleft()
         first = self._seen[0]
         self._seen.append(now)
-        seconds = max(at - first.at, _RATE_SECONDS_MIN)
+        recent = next((each for each in reversed(self._seen) if each.at <= at - RATE_SECONDS), first)
+        seconds = max(at - recent.at, RATE_SECONDS)
         waited = [after - before for after, before in zip(now.waited, first.waited, strict=True)]
         took = [after - before for after, before in zip(now.took, first.took, strict=True)]
         stages, capacity, dollars = figures["stages"], figures["capacity"], figures["dollars_per_hour"]
         return Sample(
             at=at,
-            load=(now.load - first.load) / seconds if now is not first else 0.0,
-            requests=(now.requests - first.requests) / seconds if now is not first else 0.0,
+            load=(now.load - recent.load) / seconds,
+            requests=(now.requests - recent.requests) / seconds,
             capacity_hot=capacity["hot"],
             capacity_booting=capacity["booting"],
             capacity_cold=capacity["cold"],

@@ -18,11 +18,13 @@ class DashboardSettings:
     """URL for browsers, if a TLS proxy is in front; with https the session cookie is marked `Secure`."""
     allowed_hosts: tuple[str, ...] = ()
     """Further host names of this server."""
-    clients_url: str = ""
-    """The engine's URL as clients reach it, for examples on the page; empty: `engine_url`."""
     temporal_ui_url: str = ""
     """The Temporal UI's list of workflows; empty: no link."""
     history_file: Path | None = None
     """SQLite file of the last day; None: in memory, lost at the end."""
+    prometheus_url: str = ""
+    """A Prometheus server that scrapes the engines, for ranges longer than a day; empty: none."""
+    prometheus_labels: dict[str, str] = field(default_factory=dict)
+    """Labels that select this deployment's series, besides `endpoint`."""
     sample_seconds: float = 2.0
     """Interval of samples. Doubled: half the load on the engine, and charts that move half as often."""

@@ -64,3 +64,12 @@ def clock(at: float | None) -> str:
         return UNKNOWN
     moment = datetime.fromtimestamp(at, UTC)
     return moment.strftime("%Y-%m-%d %H:%M:%S UTC")
+
+
+def moment(at: float | None, now: float) -> str:
+    """The time of day in UTC; of another day with its date."""
+    if not at:
+        return UNKNOWN
+    then = datetime.fromtimestamp(at, UTC)
+    same_day = then.date() == datetime.fromtimestamp(now, UTC).date()
+    return then.strftime("%H:%M:%S" if same_day else "%Y-%m-%d %H:%M:%S")

@@ -4,11 +4,7 @@ from collections.abc import Iterable
 
 from engine.routing.endpoint import Endpoint
 from engine.routing.worker import KnownWorker
-from stoker_wire.states import GPU_BILLED, WorkerState
-
-_BOOTING = GPU_BILLED - {WorkerState.READY} | {WorkerState.PENDING, WorkerState.CREATING, WorkerState.CREATED}
-"""States on the way to ready."""
-STAGES = ("hot", "booting", "cold", "failed")
+from stoker_wire.states import GPU_BILLED, STAGES, WorkerState
 
 
 def listed_workers(endpoint: Endpoint) -> list[KnownWorker]:
@@ -28,8 +24,7 @@ def workers_by_stage(endpoint: Endpoint) -> dict[str, int]:
     """Number of workers that are ready, on the way to ready, stopped, or have an error. Others are ending."""
     stages = dict.fromkeys(STAGES, 0)
     for worker in listed_workers(endpoint):
-        stage = _stage(worker)
-        if stage:
+        if stage := worker.listing.state.stage:
             stages[stage] += 1
     return stages
 
@@ -45,8 +40,8 @@ def capacity(endpoint: Endpoint) -> dict[str, float]:
 
     return {
         "hot": endpoint.perf,
-        "booting": total(worker for worker in listed if _stage(worker) == "booting"),
-        "cold": total(worker for worker in listed if _stage(worker) == "cold"),
+        "booting": total(worker for worker in listed if worker.listing.state.stage == "booting"),
+        "cold": total(worker for worker in listed if worker.listing.state.stage == "cold"),
     }
 
 
@@ -89,15 +84,4 @@ def worker_error(endpoint: Endpoint) -> str:
 
 
 def _fails(worker: KnownWorker) -> bool:
-    return bool(_stage(worker) == "failed" or worker.report.error or worker.suspicion.since)
-
-
-def _stage(worker: KnownWorker) -> str:
-    state = worker.listing.state
-    if state is WorkerState.READY:
-        return "hot"
-    if state in _BOOTING:
-        return "booting"
-    if state is WorkerState.INACTIVE:
-        return "cold"
-    return "failed" if state is WorkerState.ERROR else ""
+    return bool(worker.listing.state.stage == "failed" or worker.report.error or worker.suspicion.since)

@@ -62,7 +62,9 @@ def demo(
     config: Config = None,
     chaos: Annotated[bool, typer.Option(help="Kill the worker, the engine and a PyWorker.")] = False,
     state_dir: Annotated[Path, typer.Option(help="Emptied at the start.")] = Path(".demo"),
-    picture: Annotated[Path, typer.Option(help="PNG or SVG to draw.")] = Path(".demo/demo.png"),
+    picture: Annotated[Path, typer.Option(help="SVG file of the dashboard's charts.")] = Path(
+        ".demo/demo.svg"
+    ),
     keep: Annotated[bool, typer.Option("--keep", help="Wait for Enter before the end.")] = False,
 ) -> None:
     """Scale from zero workers to a burst and back to zero on this machine, in under three minutes."""

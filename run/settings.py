@@ -191,6 +191,10 @@ class DashboardListen(StrictModel):
     """Further host names of the page."""
     engine_url: str | None = Field(None, pattern=r"^https?://[^/]+(/[^/]+)*$")
     """The engine as the dashboard reaches it. None: the engine of these settings on this machine."""
+    prometheus_url: str | None = Field(None, pattern=r"^https?://[^/@?#]+(/[^/@?#]+)*$")
+    """A Prometheus server that scrapes the engines, for charts of more than a day. None: a day at most."""
+    prometheus_labels: dict[Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]*$")], str] = {}
+    """Labels that select this deployment's series, if the server has those of several."""
 
     @property
     def url(self) -> str | None:

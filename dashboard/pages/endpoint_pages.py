@@ -3,35 +3,42 @@
 import math
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from aiohttp import web
 
 import stoker
+from dashboard import prometheus, text
+from dashboard.charts import figure, gap_seconds, picture
 from dashboard.history import History
 from dashboard.pages.forms import ADVISABLE, FIELDS, read_fields
 from dashboard.pages.sessions import Session
 from dashboard.pages.shell import COOKIE, Shell, endpoint_number, form
 from dashboard.pages.sign_in_limit import SignInLimit, client_address
-from dashboard.rendering import (
-    DECISIONS_SHOWN,
-    RANGES,
-    charts,
-    numbered,
-    rows,
-    worker_rows,
-)
+from dashboard.prometheus import Prometheus, Window
+from dashboard.rendering import RANGES, charts, numbered, request_lists, rows, worker_rows
 from dashboard.sampler import Account, Details
+from dashboard.samples import gpu_dollars
 from dashboard.settings import DashboardSettings
 from stoker_wire.problem import Problem
+
+STYLE = (Path(__file__).parents[1] / "static" / "style.css").read_text()
+PATIENCE_SECONDS = 0.7
+"""How long a page waits for Prometheus before it is shown without the charts, which follow."""
 
 
 class EndpointPages:
     """The handlers. Every one but signing in needs a session."""
 
-    def __init__(self, settings: DashboardSettings, shell: Shell, history: History) -> None:
+    def __init__(
+        self, settings: DashboardSettings, shell: Shell, history: History, long_ranges: Prometheus | None
+    ) -> None:
         self._settings = settings
         self._history = history
+        self._long_ranges = long_ranges
+        self._ranges = RANGES | (prometheus.RANGES if long_ranges else {})
         self._shell = shell
         self._sign_in_limit = SignInLimit()
 
@@ -47,6 +54,7 @@ class EndpointPages:
             web.get("/events", signed_in(self._list_events)),
             web.get(r"/endpoints/{id:\d+}", signed_in(self._endpoint_page)),
             web.get(r"/endpoints/{id:\d+}/events", signed_in(self._endpoint_events)),
+            web.get(r"/endpoints/{id:\d+}/charts.svg", signed_in(self._picture)),
             web.get(r"/endpoints/{id:\d+}/config", signed_in(self._config_page)),
             web.post(r"/endpoints/{id:\d+}/config", changing(self._change_config)),
             web.post(r"/endpoints/{id:\d+}/state", changing(self._change_state)),
@@ -123,7 +131,7 @@ class EndpointPages:
         found = rows(account.overview, windows, now)
         return {
             "notice": self._shell.part("notice.html", fault=account.fault, details=None),
-            "endpoints": self._shell.part("endpoint_rows.html", rows=found, settings=self._settings),
+            "endpoints": self._shell.part("endpoint_rows.html", rows=found),
         }
 
     # -- one endpoint
@@ -131,16 +139,16 @@ class EndpointPages:
     async def _endpoint_page(self, request: web.Request, session: Session, account: Account) -> web.Response:
         number = endpoint_number(request, account)
         details = await self._shell.details(account, number)
-        chosen, everything = _range(request), request.query.get("workers") == "all"
+        chosen, everything = self._range(request), request.query.get("workers") == "all"
         return self._shell.render(
             "endpoint.html",
             session,
-            parts=self._endpoint_parts(account, number, details, chosen, everything),
+            parts=await self._endpoint_parts(account, number, details, chosen, everything),
             live=f"/endpoints/{number}/events?range={chosen}" + ("&workers=all" if everything else ""),
             title=details.record.endpoint_name,
             figures=account.overview[number],
             details=details,
-            ranges=RANGES,
+            ranges=self._ranges,
             chosen=chosen,
             temporal_ui=self._settings.temporal_ui_url,
         )
@@ -149,44 +157,61 @@ class EndpointPages:
         self, request: web.Request, session: Session, account: Account
     ) -> web.StreamResponse:
         number = endpoint_number(request, account)
-        chosen, everything = _range(request), request.query.get("workers") == "all"
+        chosen, everything = self._range(request), request.query.get("workers") == "all"
 
         async def parts() -> dict[str, str]:
             details = await self._shell.details(account, number)
-            return self._endpoint_parts(account, number, details, chosen, everything)
+            return await self._endpoint_parts(account, number, details, chosen, everything)
 
         return await self._shell.stream(request, parts)
 
-    def _endpoint_parts(
+    async def _endpoint_parts(
         self, account: Account, number: int, details: Details, chosen: str, everything: bool
     ) -> dict[str, str]:
         now = time.time()
-        samples = self._history.window((account.name, number), RANGES[chosen], now)
+        window = await self._window(account, details, chosen, now)
         decisions = numbered(details.decisions)
         shared: dict[str, Any] = {
             "figures": account.overview.get(number, {}),
-            "sample": samples[-1] if samples else None,
+            "sample": self._history.latest((account.name, number)),
             "details": details,
             "now": now,
+            "number": number,
         }
-        drawn = charts(samples, decisions, start=now - RANGES[chosen], end=now)
-        workers = worker_rows(details, everything)
+        drawn = charts(window.samples, decisions, start=window.start, end=window.end)
+        spent = gpu_dollars(window.samples, gap_seconds(window.end - window.start))
         return {
             "notice": self._shell.part("notice.html", fault=account.fault, details=details),
             "figures": self._shell.part("figures.html", **shared),
-            "charts": self._shell.part("charts.html", charts=drawn),
-            "workers": self._shell.part("workers.html", workers=workers, **shared),
-            "decisions": self._shell.part(
-                "decisions.html", decisions=decisions[:DECISIONS_SHOWN], number=number
-            ),
-            "requests": self._shell.part(
-                "requests.html", requests=details.requests, engine_url=self._clients_url()
-            ),
-            "costs": self._shell.part("costs.html", costs=details.costs),
+            "charts": self._shell.part("charts.html", charts=[*map(figure, drawn)], notice=window.notice),
+            "workers": self._shell.part("workers.html", workers=worker_rows(details, everything), **shared),
+            "decisions": self._shell.part("decisions.html", decisions=decisions, **shared),
+            "requests": self._shell.part("requests.html", requests=request_lists(details.requests), **shared),
+            "costs": self._shell.part("costs.html", costs=details.costs, spent=spent, chosen=chosen),
         }
 
-    def _clients_url(self) -> str:
-        return self._settings.clients_url or self._settings.engine_url
+    async def _window(self, account: Account, details: Details, chosen: str, now: float) -> Window:
+        number, name = details.record.id, details.record.endpoint_name
+        if self._long_ranges is not None and chosen in prometheus.RANGES:
+            return await self._long_ranges.window(name, chosen, now, patience_seconds=PATIENCE_SECONDS)
+        samples = self._history.window((account.name, number), RANGES[chosen], now)
+        return Window(samples=samples, start=now - RANGES[chosen], end=now)
+
+    async def _picture(self, request: web.Request, session: Session, account: Account) -> web.Response:
+        """The charts as a file, from the first sample of the range."""
+        number, chosen = endpoint_number(request, account), self._range(request)
+        details = await self._shell.details(account, number)
+        window = await self._window(account, details, chosen, time.time())
+        start = window.samples[0].at if window.samples else window.start
+        drawn = charts(window.samples, numbered(details.decisions), start=start, end=window.end)
+        name = details.record.endpoint_name
+        title = f"{name}, {text.clock(start)} to {text.clock(window.end)}"
+        headers = {"Content-Disposition": f'attachment; filename="{quote(name)}-{chosen}.svg"'}
+        return web.Response(text=picture(title, drawn, STYLE), content_type="image/svg+xml", headers=headers)
+
+    def _range(self, request: web.Request) -> str:
+        chosen = request.query.get("range", "1h")
+        return chosen if chosen in self._ranges else "1h"
 
     # -- config
 
@@ -295,11 +320,6 @@ class EndpointPages:
         )
         work = account.client.workergroups.update_workers(group, cancel=cancel)
         return await self._shell.act(account, number, session, work, message)
-
-
-def _range(request: web.Request) -> str:
-    chosen = request.query.get("range", "1h")
-    return chosen if chosen in RANGES else "1h"
 
 
 def _text(value: object) -> str:

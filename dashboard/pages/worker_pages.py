@@ -78,6 +78,7 @@ class WorkerPages:
     async def _parts(
         self, account: Account, number: int, worker: str
     ) -> tuple[dict[str, str], dict[str, Any] | None]:
+        now = time.time()
         details = await self._shell.details(account, number)
         found = [each for each in details.workers if worker in {_launch_id(each), str(each.id)}]
         row = worker_row(found[0]) if found else None
@@ -86,14 +87,16 @@ class WorkerPages:
             raise Problem(404, "no_such_worker", f"this endpoint has no worker {worker}; see its page")
         record, log = await account.worker(number, worker, lines=LOG_LINES, seconds_max=WORKER_SECONDS)
         if row is not None and record is not None:
+            detailed = worker_row(record)
             row |= {
-                "boot": boot_rows(worker_row(record)["boot"]),
-                "error_msg": worker_row(record)["error_msg"],
+                "boot": boot_rows(detailed["boot"]),
+                "began_at": detailed["boot"][0]["at"] if detailed["boot"] else None,
+                "error_msg": detailed["error_msg"],
             }
         parts = {
             "notice": self._shell.part("notice.html", fault=account.fault, details=details),
-            "worker": self._shell.part("worker_head.html", w=row, now=time.time()),
-            "decisions": self._shell.part("decisions.html", decisions=decisions, number=0),
+            "worker": self._shell.part("worker_head.html", w=row, now=now),
+            "decisions": self._shell.part("decisions.html", decisions=decisions, number=0, now=now),
             "log": self._shell.part("log.html", log=log),
         }
         return parts, row

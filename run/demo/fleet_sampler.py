@@ -39,10 +39,9 @@ class FleetSampler:
         """Seconds since the sampler was created."""
         return time.monotonic() - self._began
 
-    def start_phase(self, phase: str, name: str) -> None:
-        """Record and print the start of a phase; `name` is its short name for the chart."""
+    def start_phase(self, phase: str) -> None:
+        """Print the start of a phase."""
         self.phase = phase
-        self._record.phases.append((self.clock_s, name))
         Terminal(highlight=False).print(f"{self.clock_s:6.1f} s  {phase}", style="bold")
 
     def on_sent(self, number: int, tokens: int) -> None:

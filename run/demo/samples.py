@@ -51,5 +51,3 @@ class Record:
     samples: list[Sample] = field(default_factory=list)
     served: list[Served] = field(default_factory=list)
     failures: list[str] = field(default_factory=list)
-    phases: list[tuple[float, str]] = field(default_factory=list)
-    """Start (s) and name of each phase."""

@@ -16,9 +16,9 @@ import stoker
 from market.vast.client import VastMarket
 from run.commands.dev import DevStack, banner
 from run.demo.chaos import kill_each_once
-from run.demo.chart import draw
 from run.demo.fleet_sampler import FleetSampler
 from run.demo.load_generator import LoadGenerator
+from run.demo.picture import save_picture
 from run.demo.report import print_decisions, print_report
 from run.demo.samples import Record
 from run.demo.settings import demo_settings
@@ -58,6 +58,8 @@ async def run_demo(
     Raises:
         CommandError: a request failed, or an expected state was not reached; exit code 1.
     """
+    if picture.suffix != ".svg":
+        raise CommandError(f"--picture: should end with .svg, because the charts are SVG (got {picture})")
     console = Terminal(highlight=False)
     stack = DevStack(demo_settings(settings, state_dir))
     task = asyncio.current_task()
@@ -94,21 +96,21 @@ async def _run_scenario(stack: DevStack, console: Console, *, chaos: bool, pictu
             _decisions_on_timeout(client, made.id, console),
         ):
             generator = LoadGenerator(endpoint, sampler, record)
-            sampler.start_phase("no worker yet: the first request arrives", "first request")
+            sampler.start_phase("no worker yet: the first request arrives")
             await generator.request(16)
-            sampler.start_phase("served; no load until the workers are cold", "no load")
+            sampler.start_phase("served; no load until the workers are cold")
             await sampler.wait_until(
                 lambda seen: seen.hot == 0 and seen.booting == 0 and seen.draining == 0 and seen.cold >= 2,
                 seconds_max=60,
                 what="two cold workers and no hot one",
             )
-            sampler.start_phase("a burst: cold workers start, more are rented", "burst")
+            sampler.start_phase("a burst: cold workers start, more are rented")
             playing = asyncio.create_task(generator.play(traffic.arrivals))
             await sampler.wait_until(lambda seen: seen.hot >= 2, seconds_max=60, what="two hot workers")
             if chaos:
                 await kill_each_once(stack, client, made.id, console)
             await playing
-            sampler.start_phase("no load: workers drain and stop", "scale down")
+            sampler.start_phase("no load: workers drain and stop")
             await sampler.wait_until(
                 lambda seen: seen.hot == 0 and seen.booting == 0 and seen.draining == 0,
                 seconds_max=60,
@@ -116,10 +118,11 @@ async def _run_scenario(stack: DevStack, console: Console, *, chaos: bool, pictu
             )
             costs = await client.endpoints.costs(made.id)
             decisions = await client.endpoints.decisions(made.id, tail=200)
+            await save_picture(stack, made.id, picture, seconds=sampler.clock_s)
             if keep:
                 console.print("press Enter to delete the endpoint and end")
                 await asyncio.to_thread(sys.stdin.readline)
-            sampler.start_phase("the endpoint is deleted: all instances are destroyed", "deleted")
+            sampler.start_phase("the endpoint is deleted: all instances are destroyed")
             await client.endpoints.delete(made.id)
             left = await _until_released(stack)
         charged = await http.get(
@@ -135,7 +138,6 @@ async def _run_scenario(stack: DevStack, console: Console, *, chaos: bool, pictu
         source=traffic.source,
         console=console,
     )
-    draw(record, picture, title=f"stoker demo: {traffic.source}")
     console.print(f"picture: {picture}")
     _check_result(record, left)
 

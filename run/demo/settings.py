@@ -27,7 +27,7 @@ def demo_settings(settings: DevSettings, state_dir: Path) -> DevSettings:
                 update={"port": _free(settings.engine.port, host), "public_url": None}
             ),
             "dashboard": settings.dashboard.model_copy(
-                update={"port": _free(settings.dashboard.port or 8090)}
+                update={"port": _free(settings.dashboard.port or 8090), "public_url": None}
             ),
             "host_market": settings.host_market.model_copy(update={"port": _free(settings.host_market.port)}),
             "market": settings.market.model_copy(update={"kind": "host"}),

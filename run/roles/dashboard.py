@@ -28,10 +28,11 @@ async def run_dashboard(settings: DevSettings) -> None:
         port=listen.port,
         public_url=listen.public_url or "",
         allowed_hosts=listen.allowed_hosts,
-        clients_url=settings.engine.url,
         temporal_ui_url=f"{temporal.ui_url}/namespaces/{temporal.namespace}/workflows"
         if temporal.ui_url
         else "",
+        prometheus_url=listen.prometheus_url or "",
+        prometheus_labels=listen.prometheus_labels,
         history_file=settings.state_dir / "dashboard.sqlite",
     )
     if not is_loopback(page.host) and not page.public_url.startswith("https://"):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dashboard.samples import Differ, percentile
+from dashboard.samples import Differ, Sample, gpu_dollars, percentile
 from engine.request_stats import BUCKET_SECONDS, Histogram
 
 ZEROS = [0] * (len(BUCKET_SECONDS) + 1)
@@ -31,13 +31,12 @@ def figures(
     } | more
 
 
-def test_load_is_the_growth_of_the_counter_over_a_minute() -> None:
+def test_load_is_the_growth_of_the_counter_over_ten_seconds() -> None:
     differ = Differ()
-    for second in range(0, 121, 2):
-        sample = differ.sample(
-            figures(load=50.0 * second), at=1000.0 + second, engine_id="e", bounds=BUCKET_SECONDS
-        )
-    assert sample.load == pytest.approx(50.0)
+    for second in range(0, 121, 2):  # 50 load/s, then 200 load/s in the last ten seconds
+        load = 50.0 * second + 150.0 * max(0, second - 110)
+        sample = differ.sample(figures(load=load), at=1000.0 + second, engine_id="e", bounds=BUCKET_SECONDS)
+    assert sample.load == pytest.approx(200.0)
 
 
 def test_a_first_burst_is_spread_over_ten_seconds() -> None:
@@ -81,3 +80,19 @@ def test_a_percentile_lies_in_the_bucket_of_the_exact_one(values: list[float], s
 
 def test_no_request_has_no_percentile() -> None:
     assert percentile(ZEROS, BUCKET_SECONDS, 0.99) == 0.0
+
+
+def test_gpu_dollars_are_used_in_proportion_to_the_load_and_else_wasted() -> None:
+    half = Sample(at=0.0, load=5.0, capacity_hot=10.0, dollars_hot=2.0, dollars_booting=1.0)
+    over = Sample(at=1800.0, load=50.0, capacity_hot=10.0, dollars_hot=2.0)
+    end = Sample(at=3600.0)
+    found = gpu_dollars([half, over, end], gap_seconds=1800.0)
+    # half an hour at $1 used, $1 unused and $1 booting an hour, half an hour at $2 used
+    assert (found.used, found.unused, found.booting, found.wasted) == (1.5, 0.5, 0.5, 1.0)
+    assert found.seconds == 3600.0
+
+
+def test_gpu_dollars_of_a_time_without_samples_are_not_counted() -> None:
+    busy = [Sample(at=at, dollars_hot=1.0) for at in (0.0, 36.0, 3600.0)]
+    found = gpu_dollars(busy, gap_seconds=150.0)
+    assert (found.seconds, found.unused) == (36.0, pytest.approx(0.01))

@@ -1,11 +1,10 @@
 """Alert rules and dashboards, with the real promtool and a real Prometheus that scrapes a real engine."""
 
 import asyncio
-import contextlib
 import importlib.util
 import re
-import shutil
 import subprocess
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -21,7 +20,7 @@ from temporalio.bridge.proto.workflow_completion import WorkflowActivationComple
 
 from engine.metrics.families import HISTOGRAMS, OF_ENDPOINTS, OF_ENGINE
 from hosts.api.metrics import DECLARED as OF_HOSTS
-from run.state_folder.lock import free_port
+from tests.deploy.prometheus_server import PROMTOOL, needs_prometheus, prometheus_server
 from tests.engine.conftest import ALICE, Stage
 from webserver.metrics_page import served_page
 from workflows.hosting.metrics import DECLARED as OF_WORKERS
@@ -29,10 +28,6 @@ from workflows.hosting.metrics import WorkerMetrics
 
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "deploy" / "monitoring"
-PROMETHEUS, PROMTOOL = shutil.which("prometheus"), shutil.which("promtool")
-needs_prometheus = pytest.mark.skipif(
-    PROMETHEUS is None or PROMTOOL is None, reason="no Prometheus is installed (apt-get install prometheus)"
-)
 _NAMES = (
     {family.sample_name for family in (*OF_ENGINE, *OF_ENDPOINTS)}
     | {f"{family.name}{suffix}" for family in HISTOGRAMS for suffix in ("", "_bucket")}
@@ -174,10 +169,9 @@ async def _result(stage: Stage, url: str, query: str) -> list[Any]:
     return found["data"]["result"]
 
 
-@contextlib.asynccontextmanager
-async def _prometheus(stage: Stage, folder: Path, worker_page: str, *features: str) -> Any:
-    assert PROMETHEUS is not None
-    port = free_port()
+def _prometheus(
+    stage: Stage, folder: Path, worker_page: str, *features: str
+) -> AbstractAsyncContextManager[str]:
     (folder / "key").write_text(ALICE)
     job = {
         "job_name": "stoker",
@@ -193,27 +187,4 @@ async def _prometheus(stage: Stage, folder: Path, worker_page: str, *features: s
         "scrape_configs": [job, worker],
         "rule_files": [str(MONITORING / "alerts.yaml")],
     }
-    (folder / "prometheus.yml").write_text(yaml.safe_dump(settings))
-    with (folder / "log").open("wb") as log:
-        process = await asyncio.create_subprocess_exec(
-            PROMETHEUS,
-            f"--config.file={folder / 'prometheus.yml'}",
-            f"--storage.tsdb.path={folder / 'data'}",
-            f"--web.listen-address=127.0.0.1:{port}",
-            *features,
-            stdout=log,
-            stderr=log,
-        )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        async with asyncio.timeout(60):
-            while True:
-                with contextlib.suppress(OSError):
-                    async with stage.http.get(f"{url}/-/ready") as answer:
-                        if answer.status == 200:
-                            break
-                await asyncio.sleep(0.1)
-        yield url
-    finally:
-        process.terminate()
-        await process.wait()
+    return prometheus_server(folder, settings, *features)

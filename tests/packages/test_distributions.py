@@ -134,8 +134,8 @@ ALONE = {
     "stoker-pyworker": ("stoker-pyworker", "stoker_pyworker", "-"),
     "stoker-controller": (
         "stoker-controller",
-        "policy,controller,webserver,market,hosts,activities,workflows,engine,simulation,run",
-        "hosts.agent.init,run.demo.chart,run.demo.scenario,simulation.pictures",
+        "policy,controller,webserver,market,hosts,activities,workflows,engine,dashboard,simulation,run",
+        "hosts.agent.init,simulation.pictures",
     ),
 }
 

@@ -4,11 +4,13 @@ import json
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
 from run.commands.dev import DevStack, banner, exports
+from run.demo.scenario import run_demo
 from run.errors import CommandError
 from run.processes.temporal_server import connect, dev_server_command
-from run.settings import DevSettings, load_settings
+from run.settings import DashboardListen, DevSettings, load_settings
 from run.yaml_files import read_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -192,3 +194,17 @@ def test_the_line_for_another_terminal_names_the_command_and_the_settings_file_o
         "export STOKER_URL=http://127.0.0.1:9080 STOKER_API_KEY=$(.venv/bin/stokerd key --config 'my dev.yaml')"
     )
     assert exports(settings, None, program="run/__main__.py").endswith("STOKER_API_KEY=$(stokerd key)")
+
+
+@pytest.mark.parametrize(
+    "url", ["http://me:secret@prometheus:9090", "prometheus:9090", "http://prometheus:9090/", "http://p/?a=b"]
+)
+def test_a_prometheus_url_has_no_password_query_or_trailing_slash(url: str) -> None:
+    with pytest.raises(ValidationError, match="prometheus_url"):
+        DashboardListen(prometheus_url=url)
+    assert DashboardListen(prometheus_url="https://metrics.example.org/prefix").prometheus_url
+
+
+async def test_the_picture_of_the_demo_is_svg(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=r"should end with \.svg"):  # before anything is started
+        await run_demo(DevSettings(), state_dir=tmp_path, chaos=False, picture=Path("demo.png"))

@@ -32,6 +32,11 @@ class WorkerState(StrEnum):
         """The state in a sentence, after "is", "while" or "still", e.g. `loading its model`."""
         return _WORDS.get(self, self.value)
 
+    @property
+    def stage(self) -> str:
+        """`hot`, `booting` (on the way to ready), `cold` (stopped) or `failed`; empty: it ends."""
+        return _STAGES.get(self, "")
+
 
 _WORDS = {
     WorkerState.PENDING: "being rented",
@@ -61,6 +66,13 @@ GPU_BILLED = frozenset(
     }
 )
 """States in which the marketplace bills the GPU."""
+
+STAGES = ("hot", "booting", "cold", "failed")
+"""Values of `WorkerState.stage`."""
+
+_STAGES = dict.fromkeys(
+    GPU_BILLED | {WorkerState.PENDING, WorkerState.CREATING, WorkerState.CREATED}, "booting"
+) | {WorkerState.READY: "hot", WorkerState.INACTIVE: "cold", WorkerState.ERROR: "failed"}
 
 STORAGE_UNBILLED = frozenset({WorkerState.PENDING, WorkerState.ERROR, WorkerState.DESTROYING})
 """States in which the marketplace bills no storage."""
