@@ -2,7 +2,7 @@
 
 from stoker_pyworker.config import BenchmarkConfig
 from stoker_pyworker.presets import vllm
-from stoker_pyworker.presets.base import benchmarks, causes
+from stoker_pyworker.presets.base import benchmarks
 from stoker_pyworker.presets.base.preset import Preset, PresetRoute
 from stoker_pyworker.presets.base.settings import PresetSettings
 from stoker_wire.workload import TokenWorkload
@@ -35,5 +35,5 @@ PRESET = Preset(
     downloaded=vllm.DOWNLOADED,
     metrics=vllm.METRICS,
     perf=2000.0,
-    causes=causes.TRANSFORMERS,
+    causes=vllm.CAUSES,
 )

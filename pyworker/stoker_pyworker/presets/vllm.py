@@ -3,7 +3,7 @@
 from stoker_pyworker.presets.base import benchmarks, causes
 from stoker_pyworker.presets.base.preset import Preset, PresetRoute
 from stoker_pyworker.presets.base.settings import PresetSettings
-from stoker_pyworker.server_config import MetricNames
+from stoker_pyworker.server_config import FailureCause, MetricNames
 
 METRICS = MetricNames(
     running=("vllm:num_requests_running",),
@@ -11,6 +11,14 @@ METRICS = MetricNames(
     cache_used=("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc"),
     output_tokens=("vllm:generation_tokens_total",),
 )
+
+_MEMORY_SHARE = FailureCause(
+    name="memory_share",
+    pattern=r"memory on (node|device) .* is less than desired",
+    sentence="other processes use memory that vLLM wants for itself: end them, rent a whole GPU,"
+    " or lower the share in MODEL_ARGS, e.g. --gpu-memory-utilization 0.5",
+)
+CAUSES = (_MEMORY_SHARE, *causes.TRANSFORMERS)
 
 DOWNLOADED = r"Time spent downloading weights for .*: (?P<seconds>[0-9]+\.[0-9]+) seconds"
 
@@ -45,5 +53,5 @@ PRESET = Preset(
     benchmark=lambda settings: benchmarks.completions(settings.served_name, extra={"ignore_eos": True}),
     metrics=METRICS,
     perf=1000.0,
-    causes=causes.TRANSFORMERS,
+    causes=CAUSES,
 )

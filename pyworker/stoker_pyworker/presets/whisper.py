@@ -8,7 +8,6 @@ import wave
 from stoker_pyworker.config import BenchmarkConfig
 from stoker_pyworker.payloads import Form
 from stoker_pyworker.presets import vllm
-from stoker_pyworker.presets.base import causes
 from stoker_pyworker.presets.base.preset import Preset, PresetRoute
 from stoker_pyworker.presets.base.settings import PresetSettings
 from stoker_wire.workload import AudioWorkload
@@ -58,5 +57,5 @@ PRESET = Preset(
     downloaded=vllm.DOWNLOADED,
     metrics=vllm.METRICS,
     perf=20.0,
-    causes=causes.TRANSFORMERS,
+    causes=vllm.CAUSES,
 )

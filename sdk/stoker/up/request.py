@@ -76,6 +76,11 @@ class UpRequest:
         return self.preset.model == "gguf"
 
     @property
+    def served_model(self) -> str:
+        """The name under which the model server serves the model, by default."""
+        return self.variables.get("MODEL_ALIAS") or self.model
+
+    @property
     def template_name(self) -> str:
         """The name by which a later run finds the template and the workergroup."""
         return f"stoker up {self.endpoint}"

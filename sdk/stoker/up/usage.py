@@ -21,10 +21,13 @@ _COST = 150
 _AUDIO = "/v1/audio/transcriptions"
 
 
-def usage_lines(preset: PresetSummary, *, engine_url: str, endpoint: str, has_key: bool = True) -> list[str]:
+def usage_lines(
+    preset: PresetSummary, *, engine_url: str, endpoint: str, model: str = "", has_key: bool = True
+) -> list[str]:
     """Lines for a shell and for Python. The key is read from STOKER_API_KEY, so that none is printed.
 
     Args:
+        model: the name that the model server knows. The engine's OpenAI API knows the endpoint's name as well.
         has_key: whether the shell has STOKER_API_KEY; without it the first line sets it.
     """
     route = preset.routes[0] if preset.routes else "/"
@@ -39,13 +42,10 @@ def usage_lines(preset: PresetSummary, *, engine_url: str, endpoint: str, has_ke
             f'OpenAI().audio.transcriptions.create(model="{endpoint}", file=open("speech.wav", "rb")).text'
         ]
         return lines
-    body = (
-        {"model": endpoint} | _BODIES.get(route, {}) if route.startswith("/v1/") else _BODIES.get(route, {})
-    )
-    text = json.dumps(body)
+    body = _body(route, endpoint)
     lines += [
         "# curl",
-        f"curl {base}{route} {auth} -H 'Content-Type: application/json' -d {shlex.quote(text)}",
+        f"curl {base}{route} {auth} -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}",
         "",
     ]
     if route == "/v1/chat/completions":
@@ -61,7 +61,12 @@ def usage_lines(preset: PresetSummary, *, engine_url: str, endpoint: str, has_ke
         "# stoker",
         "import stoker",
         "with stoker.SyncServerless() as client:",
-        f'    answer = client.get_endpoint("{endpoint}").request("{route}", {text}, cost={_COST})',
+        f'    answer = client.get_endpoint("{endpoint}").request("{route}", {_body(route, model or endpoint)}, cost={_COST})',
         "    print(answer.json())",
     ]
     return lines
+
+
+def _body(route: str, model: str) -> dict[str, Any]:
+    named = {"model": model} if route.startswith("/v1/") else {}
+    return named | _BODIES.get(route, {})

@@ -35,6 +35,15 @@ def test_an_unknown_cause_is_explained_by_the_first_error_of_the_log():
     assert "Unsupported CPU attention configuration" in finder.error
 
 
+def test_a_warning_that_quotes_an_error_does_not_explain_an_exit():
+    finder = CauseFinder(COMMON)
+    finder.see(
+        "WARNING [system_utils.py:255] Found ulimit of 20000. This can cause errors like `OSError: [Errno 24] Too many"
+    )
+    finder.see("(EngineCore pid=7) ERROR 12-01 03:05:03 [core.py:1510] ValueError: the real one")
+    assert finder.error.endswith("ValueError: the real one")
+
+
 @pytest.mark.parametrize(
     ("line", "phase"),
     [
@@ -72,11 +81,13 @@ LINES = [
     ("vllm", "gated_model", "OSError: You are trying to access a gated repo."),
     ("vllm", "gated_model", "Access to model meta-llama/Llama-3.1-8B-Instruct is restricted. You must have access"),
     ("vllm", "unknown_model", "OSError: nope/nope is not a local folder and is not a valid model identifier listed on"),
+    ("vllm", "unknown_model", "OSError: Repo id must be in the form 'repo_name' or 'namespace/repo_name': '/models/nope'."),
     ("vllm", "token", "requests.exceptions.HTTPError: 401 Client Error: Unauthorized for url: https://huggingface.co/x"),
     ("vllm", "gpu_memory", "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.96 GiB. GPU 0 has"),
     ("vllm", "cache_memory", "ValueError: No available memory for the cache blocks. Try increasing"),
-    ("vllm", "cache_memory", "ValueError: Free memory on device (3.22/4.0 GiB) on startup is less than desired GPU"),
+    ("vllm", "memory_share", "ValueError: Free memory on device (3.22/4.0 GiB) on startup is less than desired GPU"),
     ("vllm", "cache_memory", "(16.00 GiB KV cache is needed, which is larger than the available KV cache memory"),
+    ("vllm", "cache_memory", "Available memory on node 0 (20/23 GiB) on kv cache allocation is less than requested memory for kv"),
     ("vllm", "context_too_long", "User-specified max_model_len (200000) is greater than the derived max_model_len"),
     ("vllm", "unsupported_model", "ValueError: Model architectures ['FooForCausalLM'] are not supported for now."),
     ("vllm", "driver", "RuntimeError: The NVIDIA driver on your system is too old (found version 11040)."),

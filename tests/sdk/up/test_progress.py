@@ -10,6 +10,7 @@ import pytest
 from policy.planning import recruit
 from stoker.management.records import WorkerRecord
 from stoker.up.progress import BootProgress
+from stoker.up.request import UpRequest
 from stoker.up.usage import usage_lines
 from stoker_wire.presets import PRESETS
 
@@ -92,6 +93,23 @@ def test_the_lines_to_paste_are_a_shell_and_python_and_hold_no_key(name):
         )
     )
     assert "sk-" not in text
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [({}, "Qwen/Qwen2.5-0.5B-Instruct"), ({"MODEL_ALIAS": "qwen"}, "qwen")],
+)
+def test_the_sdk_names_the_model_as_its_server_does(variables, named):
+    """Its request goes to the worker, where only the engine's OpenAI API would know the endpoint's name."""
+    request = UpRequest(
+        preset=PRESETS["vllm"], endpoint="mine", model="Qwen/Qwen2.5-0.5B-Instruct", variables=variables
+    )
+    lines = usage_lines(
+        request.preset, engine_url="http://engine:1", endpoint="mine", model=request.served_model
+    )
+    (asked,) = (line for line in lines if ".request(" in line)
+    assert f"{{'model': '{named}', " in asked
+    assert 'chat.completions.create(model="mine"' in "\n".join(lines)
 
 
 def test_a_worker_without_an_instance_has_no_line_of_its_own():

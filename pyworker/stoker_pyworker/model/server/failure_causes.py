@@ -10,6 +10,8 @@ _LINES_MAX = 400
 
 
 _ERROR = re.compile(r"\b[A-Z]\w*(Error|Exception)\b: \S|^(error|fatal error|fatal|panic): ", re.IGNORECASE)
+_HARMLESS = re.compile(r"\b(WARNING|WARN|INFO|DEBUG)\b")
+"""The level of a line that may quote an error without being one."""
 
 
 class CauseFinder:
@@ -32,7 +34,7 @@ class CauseFinder:
     def see(self, line: str) -> None:
         """Compare a line with the causes."""
         self._lines += 1
-        if (self._error is None or not self._is_recent(self._error[0])) and _ERROR.search(line):
+        if not self.error and _ERROR.search(line) and not _HARMLESS.search(line):
             self._error = (self._lines, line[:_SHOWN_CHARS])
         if self._any.search(line) is None:
             return

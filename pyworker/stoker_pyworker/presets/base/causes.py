@@ -4,7 +4,7 @@ from stoker_pyworker.server_config import FailureCause
 
 GATED = FailureCause(
     name="gated_model",
-    pattern=r"GatedRepoError|gated repo|Access to model .* is restricted|must have access to it and be authenticated",
+    pattern=r"GatedRepoError|access (a )?gated repo|Access to model .* is restricted|must have access to it and be authenticated",
     sentence="the repository is gated: accept its licence on huggingface.co and set HF_TOKEN to a token with access",
     final=True,
     everywhere=True,
@@ -83,7 +83,7 @@ NETWORK = FailureCause(
 )
 ACCESS = FailureCause(
     name="token",
-    pattern=r"401 Client Error|403 Client Error|Invalid (user|username or) (token|password)|status code:? 401",
+    pattern=r"40[13] Client Error|Client error '40[13]|Invalid (user|username or) (token|password)|status code:? 401",
     sentence="the download was refused: set HF_TOKEN to a valid token, and check the spelling of MODEL_NAME",
     final=True,
     everywhere=True,
@@ -118,7 +118,7 @@ CACHE_MEMORY = FailureCause(
     name="cache_memory",
     pattern=r"No available memory for the cache blocks|KV cache is needed, which is larger than the available"
     r"|is larger than the maximum number of tokens that can be stored in KV cache"
-    r"|Free memory on device .* is less than desired|Not enough memory\. Please try",
+    r"|is less than requested memory for kv|Not enough memory\. Please try",
     sentence="the weights fit, but not the KV cache: lower MODEL_CONTEXT, or search for offers with more gpu_ram",
     final=True,
 )

@@ -149,6 +149,7 @@ def up(
         plan.request.preset,
         engine_url=_engine_url(context),
         endpoint=applied.endpoint.endpoint_name,
+        model=plan.request.served_model,
         has_key=not plan.local or bool(os.environ.get("STOKER_API_KEY")),
     ):
         print_line(line)
