@@ -49,6 +49,16 @@ SERVER = textwrap.dedent("""
 """)
 CHILD = "import subprocess; subprocess.Popen(['sleep', '600'], start_new_session=True)\n"
 """A child with a session of its own, which a signal to the process group does not reach."""
+RENAMED = textwrap.dedent("""
+    import ctypes, os, sys, time
+    fields = open("/proc/self/stat", "rb").read().rpartition(b")")[2].split()
+    ctypes.memset(int(fields[47]), 0, int(fields[48]) - int(fields[47]))
+    with open(sys.argv[1] + ".part", "w") as file:
+        file.write(str(os.getpid()))
+    os.rename(sys.argv[1] + ".part", sys.argv[1])
+    time.sleep(600)
+""")
+"""Overwrites the variables that `/proc` shows of it, as a process does that sets its title; writes its id into a file."""
 CAUSES = (
     FailureCause(name="gpu", pattern=r"cuda error", sentence="the GPU failed: choose another offer"),
     FailureCause(
@@ -210,6 +220,27 @@ async def test_a_server_that_ignores_sigterm_is_killed_with_its_children(run):
     await until(lambda: not process_group.marked(own._mark))
 
 
+def with_renamed(file):
+    """A line that starts such a child."""
+    return f"import subprocess, sys; subprocess.Popen([sys.executable, '-c', {RENAMED!r}, {str(file)!r}])\n"
+
+
+def ended(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+async def test_a_child_that_sets_its_title_ends_with_the_server_that_crashed(run, tmp_path):
+    worker = await run(with_renamed(tmp_path / "child") + SERVER)
+    await until((tmp_path / "child").exists)
+    child = int((tmp_path / "child").read_text())
+    assert not ended(child)
+    os.kill(pid_of(worker), signal.SIGKILL)
+    await until(lambda: ended(child))
+
+
 async def test_a_port_that_another_process_keeps_is_an_error(run, port):
     with socket.socket() as other:
         other.bind(("127.0.0.1", port))
@@ -220,16 +251,21 @@ async def test_a_port_that_another_process_keeps_is_an_error(run, port):
     await until(lambda: not worker.runtime.health.error)
 
 
-async def test_a_server_that_an_ended_worker_left_behind_is_found():
+async def test_a_server_that_an_ended_worker_left_behind_is_found(tmp_path):
     *_, namespace = process_group.own_mark().split("-")
     mark = f"1-999999999999-{namespace}"  # the process 1 has another start time
     container = await asyncio.create_subprocess_exec(
         "sleep", "600", env={**os.environ, process_group.MARK: "1-999999999999-7"}
     )
-    left = await asyncio.create_subprocess_exec("sleep", "600", env={**os.environ, process_group.MARK: mark})
+    script = with_renamed(tmp_path / "child") + "import time; time.sleep(600)"
+    left = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", script, env={**os.environ, process_group.MARK: mark}, start_new_session=True
+    )
     try:
-        await until(lambda: left.pid in process_group.abandoned())
-        assert process_group.own_mark() not in process_group.abandoned()
+        await until((tmp_path / "child").exists)
+        child = int((tmp_path / "child").read_text())
+        assert {left.pid, child} <= set(process_group.abandoned())
+        assert not {os.getpid(), container.pid} & set(process_group.abandoned())
         process_group.kill(process_group.abandoned())
         assert await left.wait() == -signal.SIGKILL
         assert container.returncode is None

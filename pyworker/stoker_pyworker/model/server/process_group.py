@@ -14,9 +14,9 @@ def own_mark() -> str:
     return f"{os.getpid()}-{_start_time(os.getpid())}-{_namespace()}"
 
 
-def marked(mark: str) -> list[int]:
-    """The processes that carry the mark."""
-    return [pid for pid, found in _marks() if found == mark]
+def marked(mark: str, session: int = 0) -> list[int]:
+    """The processes that carry the mark, and those of their sessions and of this one."""
+    return _with_sessions([pid for pid, found in _marks() if found == mark], session)
 
 
 def abandoned() -> list[int]:
@@ -25,7 +25,9 @@ def abandoned() -> list[int]:
     A worker outside of containers sees their processes, but ids of their workers mean nothing to it.
     """
     own = _namespace()
-    return [pid for pid, mark in _marks() if mark.rpartition("-")[2] == own and not _alive(mark)]
+    return _with_sessions(
+        [pid for pid, mark in _marks() if mark.rpartition("-")[2] == own and not _alive(mark)]
+    )
 
 
 def kill(pids: list[int], number: signal.Signals = signal.SIGKILL) -> None:
@@ -52,19 +54,43 @@ def prefer_for_oom_kill(pid: int) -> None:
         Path(f"/proc/{pid}/oom_score_adj").write_text("500")
 
 
+def _with_sessions(found: list[int], session: int = 0) -> list[int]:
+    """These processes and the others of the sessions that they lead or that have lost their leader.
+
+    A process that sets its title overwrites the variables that `/proc` shows. vLLM's do that, and those that compute
+    outlive the one that serves HTTP, with the GPU's memory.
+    """
+    sessions = {pid: int(fields[3]) for pid in _pids() if (fields := _stat(pid)) and fields[0] != b"Z"}
+    led = {sessions.get(pid, 0) for pid in found}
+    led = {each for each in led if each in found or each not in sessions} | {session}
+    led -= {0, os.getsid(0)}
+    return [pid for pid, of in sessions.items() if pid in found or of in led]
+
+
+def _pids() -> list[int]:
+    entries = os.scandir("/proc") if Path("/proc").is_dir() else ()
+    return [int(entry.name) for entry in entries if entry.name.isdigit()]
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields of `/proc/<pid>/stat` from the process's state on; empty if it has ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+    except OSError:
+        return []
+
+
 def _marks() -> list[tuple[int, str]]:
     found = []
     wanted = f"{MARK}=".encode()
-    for entry in os.scandir("/proc") if Path("/proc").is_dir() else ():
-        if not entry.name.isdigit():
-            continue
+    for pid in _pids():
         try:
-            variables = Path(entry.path, "environ").read_bytes().split(b"\0")
+            variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
         except OSError:
             continue
         for each in variables:
             if each.startswith(wanted):
-                found.append((int(entry.name), each[len(wanted) :].decode("utf-8", "replace")))
+                found.append((pid, each[len(wanted) :].decode("utf-8", "replace")))
                 break
     return found
 
@@ -83,7 +109,5 @@ def _namespace() -> str:
 
 
 def _start_time(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()[19].decode()
-    except (OSError, IndexError):
-        return "0"
+    fields = _stat(pid)
+    return fields[19].decode() if len(fields) > 19 else "0"

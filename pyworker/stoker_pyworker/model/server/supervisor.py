@@ -277,8 +277,9 @@ class ModelSupervisor:
 
     async def _clean_up(self) -> None:
         """Kill what is left of the server, and read its last output."""
+        session = 0 if self._process is None else self._process.pid
         for _ in range(3):
-            left = await asyncio.to_thread(process_group.marked, self._mark)
+            left = await asyncio.to_thread(process_group.marked, self._mark, session)
             if not left:
                 break
             process_group.kill(left)
