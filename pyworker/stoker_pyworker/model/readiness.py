@@ -35,11 +35,12 @@ _CONNECTION_CLOSE = (("connection", "close"),)
 """A single-threaded server would wait for the next request of a connection that stays open."""
 
 _DOWNLOADS = re.compile(
-    r"\bdownloading\b|\bto download\b|fetching \d+ files|pull: pulling|check and download process"
-    r"|\d%\|.*\d[kmg]?b/s\b",
+    r"\bdownloading\b|\bto download\b|pull: pulling|check and download process|\d%\|.*\d[kmg]?b/s\b",
     re.IGNORECASE,
 )
 """Lines of Hugging Face's client, llama.cpp, Ollama and TGI while weights are downloaded."""
+_LOOKS_UP = re.compile(r"fetching \d+ files", re.IGNORECASE)
+"""Hugging Face's client begins a download with it. vLLM prints it again after the load, for files that it has."""
 _LOADS = re.compile(
     r"time spent downloading weights|successfully downloaded weights|pull: success|starting to load model"
     r"|loading (safetensors|pt|model|weights)|load weight begin|llama_model_loader|load_tensors|starting shard",
@@ -68,6 +69,7 @@ class LogWatch:
         self._loaded = loaded
         self._failed = failed
         self._read_error = read_error
+        self._loads = False
 
     async def run(self) -> None:
         """Evaluate each line. Runs until cancelled."""
@@ -77,15 +79,19 @@ class LogWatch:
     def evaluate(self, line: str) -> None:
         """Act on one line; `failed` receives it."""
         if _LOADS.search(line) is not None:
-            self._phase(Phase.LOAD)
-        elif _DOWNLOADS.search(line) is not None:
-            self._phase(Phase.DOWNLOAD)
+            self._enter(Phase.LOAD)
+        elif _DOWNLOADS.search(line) is not None or (not self._loads and _LOOKS_UP.search(line) is not None):
+            self._enter(Phase.DOWNLOAD)
         if any(text in line for text in self._actions.on_error):
             self._failed(line[:300])
         elif any(text in line for text in self._actions.on_load):
             self._loaded()
         elif any(text in line for text in self._actions.on_info):
             log.info("model_log", line=line[:1000])
+
+    def _enter(self, phase: Phase) -> None:
+        self._loads = phase is Phase.LOAD
+        self._phase(phase)
 
 
 class Probe:

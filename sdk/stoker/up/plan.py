@@ -263,7 +263,7 @@ def _refusal(request: UpRequest, needs: list[MemoryNeed], every: FoundOffers) ->
     fits = [need for need in needs if need.gpus == best.num_gpus and need.per_gpu > best.gpu_ram * MIB]
     weights_alone = bool(fits) and fits[0].weights / fits[0].gpus > best.gpu_ram * MIB * fits[0].utilization
     remedy = "a quantised model" if weights_alone else "a shorter --context, a quantised model"
-    return (
-        f"nothing was rented: {name} needs {first}{other}; the largest machine that matches is {what}. "
-        f"Take {remedy}, or more memory with --search or --gpus"
-    )
+    remedy = f"Take {remedy}, or more memory with --search or --gpus"
+    if not best.gpu_ram:
+        remedy = "Choose others with --search, or give --cpu if this model server computes on CPUs"
+    return f"nothing was rented: {name} needs {first}{other}; the largest machine that matches is {what}. {remedy}"

@@ -1,5 +1,6 @@
 """The log of a failed start names the cause. Transcripts are from real runs, single lines imitate messages of the servers."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -27,12 +28,30 @@ def test_a_recorded_log_reveals_its_cause(path):
     assert found == (None if expected == "healthy" else expected)
 
 
+@pytest.mark.parametrize("name", presets.NAMES)
+def test_the_table_counts_the_causes_that_real_logs_reveal(name):
+    page = (Path(__file__).parents[3] / "docs" / "reference" / "presets.md").read_text()
+    (row,) = (line.split(" | ") for line in page.splitlines() if line.startswith(f"| `{name}` | "))
+    names = [path.name for path in TRANSCRIPTS if path.name.startswith(f"{name}.")]
+    count = str(len(names) - (f"{name}.healthy.txt" in names) or "none")
+    assert row[8] == ("as `vllm`" if name in {"embeddings", "whisper"} else count)
+
+
 def test_an_unknown_cause_is_explained_by_the_first_error_of_the_log():
     finder = CauseFinder((*presets.load("vllm").causes, *COMMON))
     for line in (TRANSCRIPTS[0].parent / "vllm.crash.out").read_text().splitlines():
         finder.see(line)
     assert finder.found is None
     assert "Unsupported CPU attention configuration" in finder.error
+
+
+def test_the_first_error_of_a_configuration_is_what_is_wrong_with_it():
+    finder = CauseFinder(COMMON)
+    finder.see("pydantic_core._pydantic_core.ValidationError: 1 validation error for VllmConfig")
+    finder.see(
+        "  Value error, Cannot find the config file for awq [type=value_error, input_value=ArgsKwargs("
+    )
+    assert finder.error.startswith("  Value error, Cannot find the config file for awq")
 
 
 def test_a_warning_that_quotes_an_error_does_not_explain_an_exit():
@@ -65,16 +84,29 @@ def test_a_warning_that_quotes_an_error_does_not_explain_an_exit():
     ],
 )
 def test_lines_of_the_log_tell_the_phase_of_the_load(line, phase):
+    assert phases([line]) == ([] if phase is None else [phase])
+
+
+def phases(lines):
     entered = []
-    LogWatch(
+    watch = LogWatch(
         Path(),
         LogActionConfig(),
         loaded=list,
         failed=lambda _: None,
         read_error=lambda _: None,
-        phase=entered.append,
-    ).evaluate(line)
-    assert entered == ([] if phase is None else [phase])
+        phase=lambda phase: entered.append(phase) if entered[-1:] != [phase] else None,
+    )
+    for line in lines:
+        watch.evaluate(line)
+    return entered
+
+
+def test_a_real_vllm_that_downloads_loads_once_and_tells_how_long_the_download_took():
+    lines = (TRANSCRIPTS[0].parent / "vllm.healthy.txt").read_text().splitlines()
+    assert phases(lines) == ["download", "load"]
+    (told,) = (found for line in lines if (found := re.search(presets.load("vllm").downloaded, line)))
+    assert told["seconds"] == "0.796582"
 
 
 LINES = [

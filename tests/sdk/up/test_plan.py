@@ -144,7 +144,8 @@ async def test_llama_cpp_runs_on_a_cpu_where_there_is_no_gpu_and_vllm_does_not()
     assert plan.search.startswith("gpu_ram=0 cpu_ram>=")
     assert plan.template["onstart"] == 'exec python -m stoker_pyworker.presets "$STOKER_PRESET"'
     with pytest.raises(
-        Invalid, match="needs .* GiB on 1 GPU .*largest machine that matches is 1x CPU_L without a GPU"
+        Invalid,
+        match="needs .* GiB on 1 GPU .*largest machine that matches is 1x CPU_L without a GPU.* --cpu",
     ):
         await make_plan(asked(name=small.name), small, market(CPU, kind="host"))
 

@@ -9,9 +9,11 @@ _LINES_MAX = 400
 """Age of a line that may explain an exit: a harmless warning of the start does not. Tracebacks have hundreds of lines."""
 
 
-_ERROR = re.compile(r"\b[A-Z]\w*(Error|Exception)\b: \S|^(error|fatal error|fatal|panic): ", re.IGNORECASE)
-_HARMLESS = re.compile(r"\b(WARNING|WARN|INFO|DEBUG)\b")
-"""The level of a line that may quote an error without being one."""
+_ERROR = re.compile(
+    r"\b[A-Z]\w*(Error|Exception)\b: \S|^\s*Value error, \S|^(error|fatal error|fatal|panic): ", re.IGNORECASE
+)
+_NO_ERROR = re.compile(r"\b(WARNING|WARN|INFO|DEBUG)\b|: \d+ validation errors? for ")
+"""The level of a line that quotes an error without being one, and pydantic's heading: the error follows."""
 
 
 class CauseFinder:
@@ -34,7 +36,7 @@ class CauseFinder:
     def see(self, line: str) -> None:
         """Compare a line with the causes."""
         self._lines += 1
-        if not self.error and _ERROR.search(line) and not _HARMLESS.search(line):
+        if not self.error and _ERROR.search(line) and not _NO_ERROR.search(line):
             self._error = (self._lines, line[:_SHOWN_CHARS])
         if self._any.search(line) is None:
             return

@@ -71,7 +71,7 @@ NOT_INSTALLED = FailureCause(
 )
 SHARED_MEMORY = FailureCause(
     name="shared_memory",
-    pattern=r"insufficient shared memory|unable to (open|allocate) shared memory|Bus error",
+    pattern=r"insufficient shared memory|insufficient space in /dev/shm|unable to (open|allocate) shared memory|Bus error",
     sentence="the container's shared memory is too small: start it with --shm-size (launch_args) or --ipc=host",
     final=True,
 )
@@ -98,6 +98,13 @@ MEMORY = FailureCause(
     final=True,
 )
 
+INCOMPLETE_WEIGHTS = FailureCause(
+    name="incomplete_weights",
+    pattern=r"SafetensorError|not within the file bounds|PytorchStreamReader failed",
+    sentence="a file of the weights is incomplete or damaged: remove it from MODEL_CACHE, or copy it again",
+    final=True,
+)
+
 COMMON = (
     GATED,
     UNKNOWN_MODEL,
@@ -112,6 +119,7 @@ COMMON = (
     NOT_INSTALLED,
     NETWORK,
     MEMORY,
+    INCOMPLETE_WEIGHTS,
 )
 
 CACHE_MEMORY = FailureCause(
