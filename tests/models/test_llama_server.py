@@ -1,102 +1,59 @@
-"""Real llama-server through `stoker up`: cold start, streams, crash, drain, sleep and wake, and failed starts."""
+"""Real llama-server through `stoker up`: cold start, streams, crash, sleep and wake, drain, and failed starts."""
 
 import asyncio
-import os
-import signal
-import sys
-from pathlib import Path
 
 import pytest
 
-from tests.models.test_llama_cpp import model_processes
-from tests.system.conftest import until
+from tests.models.conftest import program
+from tests.models.lifecycle import (
+    CHAT,
+    SECONDS_MAX,
+    chat,
+    crash,
+    drains,
+    has_gone_cold,
+    model_processes,
+    text_of,
+    up,
+)
 
-pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
-ROUTE = "/v1/chat/completions"
-SECONDS = 300
-
-
-def chat(tokens, **more):
-    return {
-        "model": "x",
-        "messages": [{"role": "user", "content": "Say hello."}],
-        "max_tokens": tokens,
-        **more,
-    }
-
-
-async def up(stack, *arguments):
-    """Exit status and output of `stoker up`, run as a person would."""
-    assert stack.keys is not None
-    process = await asyncio.create_subprocess_exec(
-        Path(sys.executable).with_name("stoker"),
-        *("up", "llama-server", "--yes", "--wait", "600", *arguments),
-        env=os.environ | {"STOKER_URL": stack.settings.engine.url, "STOKER_API_KEY": stack.keys.account_key},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    output, _ = await process.communicate()
-    return process.returncode, output.decode()
+pytestmark = [pytest.mark.long, pytest.mark.timeout(1800)]
 
 
-async def text_of(endpoint, tokens):
-    pieces = []
-    async with endpoint.stream(ROUTE, chat(tokens, stream=True), cost=tokens + 60, timeout=SECONDS) as stream:
-        async for event in stream:
-            if not event.done:
-                pieces += [choice["delta"].get("content") or "" for choice in event.json()["choices"]]
-    return "".join(pieces)
+@pytest.fixture(scope="module")
+def llama_server():
+    return program("llama", "llama-server")
 
 
-@pytest.fixture
-async def served(make_stack, llama_server, weights, tmp_path):
-    """A deployment that serves SmolLM2 with two slots."""
+async def test_it_starts_streams_crashes_sleeps_and_wakes(make_stack, llama_server, weights, tmp_path):
     stack, client = await make_stack()
     status, output = await up(
-        stack, "--model", weights, "--name", "llm", "--command", str(llama_server), "--context", "512",
-        "--parallel", "2", "--max-workers", "1", "--inactivity-timeout", "5", "--", "--threads", "2",
+        stack, "llama-server", "--model", weights, "--name", "llm", "--command", str(llama_server), "--context",
+        "512", "--parallel", "2", "--inactivity-timeout", "5", "--", "--threads", "2",
     )  # fmt: skip
     assert status == 0, output
-    return stack, client, await client.get_endpoint("llm"), output
-
-
-async def test_it_starts_streams_crashes_sleeps_and_wakes(served, tmp_path):
-    stack, client, endpoint, output = served
+    endpoint = await client.get_endpoint("llm")
     assert f"export OPENAI_BASE_URL={stack.settings.engine.url}/openai/llm/v1" in output
     assert all(await asyncio.gather(text_of(endpoint, 8), text_of(endpoint, 8))), (
         "both slots at the same time"
     )
 
     (pid,) = model_processes(tmp_path)
-    os.kill(pid, signal.SIGSEGV)
-    await until(lambda: (left := model_processes(tmp_path)) and pid not in left, seconds_max=60)
-    answer = await endpoint.request(ROUTE, chat(4), cost=100, timeout=SECONDS)
+    await crash(tmp_path, pid)
+    answer = await endpoint.request(CHAT, chat(4), cost=100, timeout=SECONDS_MAX)
     assert answer.json()["choices"]
 
-    async def cold():
-        workers = await client.endpoints.workers(endpoint.id)
-        return workers and {worker.status for worker in workers} == {"stopped"}
-
-    await until(cold, seconds_max=180, what="the worker to go cold")
-    assert model_processes(tmp_path) == []
-    assert (await endpoint.request(ROUTE, chat(4), cost=100, timeout=SECONDS)).json()["choices"]
-
-    running = asyncio.ensure_future(text_of(endpoint, 24))
-    await until(lambda: model_processes(tmp_path), seconds_max=60)
-    await asyncio.sleep(0.5)
-    await client.endpoints.update(endpoint.id, endpoint_state="stopped")
-    assert await running, "a draining worker finishes its stream"
-    await until(lambda: not model_processes(tmp_path), seconds_max=180)
+    await has_gone_cold(client, endpoint, tmp_path)
+    assert (await endpoint.request(CHAT, chat(4), cost=100, timeout=SECONDS_MAX)).json()["choices"]
+    assert await drains(client, endpoint, tmp_path, 24)
 
 
-async def test_failed_starts_are_explained_by_up(make_stack, llama_server, weights, tmp_path):
+async def test_failed_starts_are_explained_by_up(make_stack, llama_server, weights):
     stack, _ = await make_stack()
-    common = ("--command", str(llama_server), "--max-workers", "1")
-    status, output = await up(stack, "--model", "/models/nope.gguf", "--name", "nope", *common)
+    nope = ("--model", "/models/nope.gguf", "--name", "nope", "--command", str(llama_server))
+    status, output = await up(stack, "llama-server", *nope)
     assert (status, "created" in output) == (2, False), output
-    status, output = await up(
-        stack, "--model", "/models/nope.gguf", "--name", "nope", "--gpu-ram", "0", *common
-    )
+    status, output = await up(stack, "llama-server", *nope, "--gpu-ram", "0")
     assert status == 1
     assert "there is no such model: correct MODEL_NAME" in output, output
 
@@ -104,8 +61,8 @@ async def test_failed_starts_are_explained_by_up(make_stack, llama_server, weigh
         ("weights", 200_000_000, 512, "the machine's memory (RAM) is too small for the weights"),
         ("cache", 800_000_000, 200_000, "the weights fit, but not the KV cache: lower MODEL_CONTEXT"),
     ):
-        small = ("--command", f"prlimit --as={limit} {llama_server}", "--max-workers", "1", "--gpu-ram", "0")
+        small = ("--command", f"prlimit --as={limit} {llama_server}", "--gpu-ram", "0")
         arguments = ("--model", weights, "--name", name, "--context", str(context), *small)
-        status, output = await up(stack, *arguments, "--", "--threads", "1")
+        status, output = await up(stack, "llama-server", *arguments, "--", "--threads", "1")
         assert status == 1
         assert said in output, output

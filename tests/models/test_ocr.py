@@ -4,8 +4,8 @@ import subprocess
 
 import pytest
 
-from tests.models.conftest import MODELS, ROOT, python_of
-from tests.models.test_llama_cpp import deploy
+from tests.models.conftest import ROOT, program
+from tests.models.lifecycle import deploy
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(600)]
 DRAW = """
@@ -18,7 +18,7 @@ sys.stdout.buffer.write(cv2.imencode(".png", page)[1].tobytes())
 
 @pytest.fixture(scope="module")
 def picture():
-    python = python_of(MODELS)
+    python = program("llama", "python")
     drawn = subprocess.run([python, "-c", DRAW], capture_output=True, check=False)
     if drawn.returncode:
         pytest.skip(f"{python} lacks rapidocr-onnxruntime: run make test-models")
@@ -26,7 +26,7 @@ def picture():
 
 
 async def test_a_picture_is_read_as_a_body_and_in_a_form(make_stack, picture):
-    server = f"{python_of(MODELS)} {ROOT / 'tests/models/ocr_server.py'}"
+    server = f"{program('llama', 'python')} {ROOT / 'tests/models/ocr_server.py'}"
     variables = {
         "STOKER_PRESET": "http",
         "MODEL_COMMAND": f"'{server}'",

@@ -48,7 +48,17 @@ def pinned(lock: str) -> dict[str, list[tuple[Version, Requirement]]]:
 
 
 def test_every_input_has_its_lock():
-    others = ["clients", "controller", "dev", "langchain", "litellm", "llamaindex", "peer"]
+    others = [
+        "clients",
+        "controller",
+        "dev",
+        "langchain",
+        "litellm",
+        "llamaindex",
+        "models-llama",
+        "models-vllm",
+        "peer",
+    ]
     assert [*others, "pyworker", "pyworker-otel"] == LOCKS
     assert sorted(path.stem for path in FOLDER.glob("*.txt")) == LOCKS
 

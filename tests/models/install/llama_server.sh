@@ -1,9 +1,9 @@
 #!/bin/sh
-# Builds llama-server from the sources of llama-cpp-python against the libraries of its wheel: .models/bin/llama-server
+# Builds llama-server from the sources of llama-cpp-python against the libraries of its wheel: bin/llama-server
 set -e
-models=$1 version=$2
+models=$1
 python=$models/bin/python
-[ -x "$models/bin/llama-server" ] && exit 0
+version=$("$python" -c 'import importlib.metadata as m; print(m.version("llama-cpp-python"))')
 sources=$models/src
 if [ ! -d "$sources" ]; then
     "$python" -m pip download --quiet --no-deps --no-binary :all: --dest "$models/download" \
