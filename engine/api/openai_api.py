@@ -150,7 +150,10 @@ class OpenAIApi:
         endpoint = access.endpoint
         with (
             BufferedBody(request) as body,
-            OpenAIQueueEntry(self._engine, self._route_api, access) as entry,
+            # Calls without a body are equal and harmless, so a copy of one says nothing about the others.
+            OpenAIQueueEntry(
+                self._engine, self._route_api, access, lambda: body.fingerprint(path) if body.size else ""
+            ) as entry,
         ):
             entry.span = span
             payload = None if request.websocket else body.read()
@@ -232,14 +235,12 @@ class _OpenAICall:
             served = self._endpoint.served
             cost = served.workload(self._served, self._path, self._payload, self._body.size)
         self._entry.admit(cost)
-        # Calls without a body are equal and harmless, so a copy of one says nothing about the others.
-        fingerprint = self._body.fingerprint(self._path) if self._body.size else ""
         given = self._request.header(AFFINITY_FIELD)
         prefix_bytes = self._endpoint.config.affinity_prefix_bytes
         affinity = affinity_key("" if given is None else text(given), self._payload, prefix_bytes)
         attempt = 0
         while True:
-            route = await self._entry.find_worker(cost, fingerprint, affinity)
+            route = await self._entry.find_worker(cost, affinity)
             try:
                 tunnel = self._tunnel(reply) if self._request.websocket else None
                 with await self._ask(route, reply, tunnel) as answered:

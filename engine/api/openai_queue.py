@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import math
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -12,6 +14,7 @@ from engine.api.parsing import FastRouteRequest
 from engine.api.route_api import Access, RouteApi
 from engine.engine import Engine
 from engine.request_log import Outcome
+from engine.routing.breaks.break_detection import identify
 from engine.routing.requests.request_queue import QueuedRequest
 from engine.routing.wait_reasons import why_waiting
 from engine.routing.worker import KnownWorker
@@ -35,10 +38,18 @@ class OpenAIQueueEntry:
     index: a request that stayed behind would count as waiting load and would rent machines for no client.
     """
 
-    def __init__(self, engine: Engine, route_api: RouteApi, access: Access) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        route_api: RouteApi,
+        access: Access,
+        compute_fingerprint: Callable[[], str] = str,
+    ) -> None:
+        """`compute_fingerprint` returns an empty text for calls whose copies are not recognised."""
         self._engine = engine
         self._route_api = route_api
         self._endpoint, self._account = access
+        self._compute_fingerprint = compute_fingerprint
         self._place: QueuedRequest | None = None
         self._shown = False
         self._request_idx = 0
@@ -63,13 +74,14 @@ class OpenAIQueueEntry:
             outcome = Outcome.CUT_OFF if self._engine.stopping else Outcome.EXPIRED
             self._engine.dispatcher.abandon(self._endpoint, place, outcome, time.time())
 
-    async def find_worker(self, cost: float, fingerprint: str = "", affinity: str = "") -> dict[str, Any]:
+    async def find_worker(self, cost: float, affinity: str = "") -> dict[str, Any]:
         """The route to a worker.
 
         Raises:
             Problem: 503, no worker became available; 404, the endpoint is being deleted.
         """
         while True:
+            fingerprint = self._identify() if self._endpoint.broken_requests else ""
             asked = FastRouteRequest(
                 endpoint=self._endpoint.name,
                 cost=cost,
@@ -123,6 +135,7 @@ class OpenAIQueueEntry:
     def show_ticket(self) -> None:
         """The request is being sent to the worker, so the ticket counts as used."""
         self._shown = True
+        self._identify()  # only now, because it takes a tenth of the time and only breaks of workers need it
 
     def refused(self) -> None:
         """The worker refused the request, so its ticket counts as no load, even without a report."""
@@ -179,8 +192,20 @@ class OpenAIQueueEntry:
         eta = "" if reason.eta_s is None else f"; expected in {reason.eta_s:.0f} s"
         return f"{reason.sentence}{eta} ({reason.code})"
 
+    @functools.cached_property
+    def _fingerprint(self) -> str:
+        return self._compute_fingerprint()
+
+    def _identify(self) -> str:
+        """The fingerprint, which its request gets as well."""
+        if self._fingerprint and self._place is not None:
+            identify(self._endpoint, self._place, self._fingerprint)
+        return self._fingerprint
+
     def _take(self, place: QueuedRequest) -> None:
         """Remember the queued request. Its next ticket is a new one."""
         self._place, self._shown = place, False
+        if place.worker is None:
+            self._identify()
         if self.span is not None:
             self.span.set_attribute("stoker.request_id", str(place.request_idx))

@@ -126,6 +126,7 @@ class ClientAnswer:
         if self.begun and self.signs is SignsOfLife.COMMENTS and not _is_event_stream(answered):
             await self._as_event(answered, first)
             return
+        self._answered = answered  # before the first piece, which may fill the client's buffer
         if not self.begun:
             self.status = answered.status
             fields = [*to_client(answered.headers), *self.cors]
@@ -133,9 +134,9 @@ class ClientAnswer:
                 cycle.respond(answered.status, first, content_type=None, headers=fields)
                 return
             length = None if answered.status in BODILESS else answered.length
-            cycle.start(answered.status, fields, length=length)
-        self._answered = answered  # before the first piece, which may fill the client's buffer
-        cycle.write_piece(first)
+            cycle.start(answered.status, fields, length=length, first=first)
+        else:
+            cycle.write_piece(first)
         try:
             await answered.pass_to(cycle.write_piece)
         except WorkerFailed:

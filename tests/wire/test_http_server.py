@@ -57,6 +57,28 @@ async def test_an_empty_piece_does_not_end_a_streamed_response():
 
 
 @pytest.mark.parametrize(
+    ("method", "length", "body"),
+    [
+        (b"GET", None, b"3\r\none\r\n3\r\ntwo\r\n0\r\n\r\n"),
+        (b"GET", 6, b"onetwo"),
+        (b"HEAD", 6, b""),
+    ],
+    ids=["chunked", "of a known length", "without a body"],
+)
+async def test_the_first_piece_of_a_body_may_go_out_with_the_head(method, length, body):
+    def pieces(_, cycle):
+        cycle.start(200, (), length=length, first=b"one")
+        cycle.write_piece(b"two")
+        cycle.finish()
+
+    async with connected(pieces) as (reader, writer):
+        for _ in range(2):
+            writer.write(method + b" / HTTP/1.1\r\nHost: w\r\n\r\n")
+            assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK\r\n")
+            assert await reader.readexactly(len(body)) == body
+
+
+@pytest.mark.parametrize(
     "fields", [(), ((b"date", b"Mon, 30 Nov 2026 10:00:00 GMT"),)], ids=["none", "the application's"]
 )
 @pytest.mark.parametrize("begin", ["respond", "start"])

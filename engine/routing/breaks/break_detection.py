@@ -182,9 +182,11 @@ def identify(endpoint: Endpoint, request: QueuedRequest | None, fingerprint: str
         return
     before, request.key = request.key, fingerprint
     endpoint.broken_requests.identify(before, fingerprint)
-    for worker in endpoint.workers.values():
-        unserved = worker.breaks.unserved.pop(before, None)
-        if unserved is not None:
+    held_by = request.avoid if request.worker is None else {*request.avoid, request.worker.launch_id}
+    for launch_id in held_by:
+        worker = endpoint.workers.get(launch_id)
+        unserved = None if worker is None else worker.breaks.unserved.pop(before, None)
+        if worker is not None and unserved is not None:
             worker.breaks.unserved[fingerprint] = unserved
 
 

@@ -1,6 +1,7 @@
 """A request that crashes every model, through the OpenAI proxy and through `/route/`. Real HTTP."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 
 import aiohttp
@@ -87,6 +88,22 @@ async def test_the_proxy_sends_it_to_two_workers_and_then_refuses_it_for_every_c
             "POST", path(endpoint, "completions"), {"n": number}, key=endpoint.key
         )
         assert (status, answer["got"]) == (200, {"n": number})
+
+
+async def test_a_copy_that_already_waits_is_refused_once_two_workers_broke_elsewhere(
+    stage: Stage, fleet: tuple[EndpointDouble, list[Fragile]]
+) -> None:
+    endpoint, models = fleet
+    await endpoint.script(members=[])
+    waits = asyncio.ensure_future(stage.call("POST", path(endpoint, "completions"), POISON, key=endpoint.key))
+    await endpoint.lined_up(1)
+    known = fingerprint("/v1/completions", b'{"temperature":-7,"prompt":"x"}')
+    breaks = [{"f": known, "l": letter * 12, "t": time.time(), "c": "it crashed"} for letter in "yz"]
+    await endpoint.script(b=breaks)
+    await endpoint.ready(*(model.worker for model in models))
+    status, problem = await waits
+    assert (status, problem["error"]["code"]) == (422, "request_breaks_workers"), problem
+    assert not seen(models)
 
 
 async def test_two_workers_are_judged_before_a_third_gets_the_request_when_their_reports_are_late(

@@ -103,8 +103,15 @@ class ResponseCycle:
         body, headers = self._owner.describe(problem, self.request)
         self.respond(problem.status, body, headers=headers)
 
-    def start(self, status: int, headers: Iterable[Header], *, length: int | None = None) -> None:
-        """Start a response; `write_piece` and `finish` follow. `length` None: the body's length is not known."""
+    def start(
+        self, status: int, headers: Iterable[Header], *, length: int | None = None, first: bytes = b""
+    ) -> None:
+        """Start a response; `write_piece` and `finish` follow.
+
+        Args:
+            length: None: the body's length is not known.
+            first: piece of the body that goes out with the head, in one write.
+        """
         lines = self._head(status, headers)
         self.started = True
         if status in BODILESS:
@@ -125,7 +132,10 @@ class ResponseCycle:
             lines.append(b"connection: close\r\n")
         elif self.request.http_1_0:
             lines.append(b"connection: keep-alive\r\n")
-        self.transport.write(b"".join([*lines, b"\r\n"]))
+        lines.append(b"\r\n")
+        if first and self._framing is not _Framing.NO_BODY:
+            lines.append(chunk(first) if self._framing is _Framing.CHUNKS else first)
+        self.transport.write(b"".join(lines))
 
     def _head(self, status: int, headers: Iterable[Header]) -> list[bytes]:
         """Status line and header fields, without those about the connection and the body's framing."""
