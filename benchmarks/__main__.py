@@ -8,6 +8,7 @@ NAMES = (
     "openai_door",
     "engine_route",
     "reaction",
+    "wake",
     "first_token",
     "temporal_actions",
     "dashboard",

@@ -210,6 +210,10 @@ class SimWorker(asyncio.Protocol):
             end_report_seconds=0.0,
             incarnation=f"fake-{self.id}",
             uptime_seconds=0.0,
+            download_seconds=0.0,
+            provisional=False,
+            error_everywhere=False,
+            phase="",
             running_load=0.0,
             running_seconds=0.0,
         )

@@ -3,14 +3,15 @@
 from dataclasses import dataclass
 
 from temporalio.api.enums.v1 import EventType
-from temporalio.client import Client
+from temporalio.client import Client, WorkflowHistory
 
+from benchmarks.engine.floor import FLOOR_SIGNAL
 from benchmarks.scale.events import Event
 from stoker_wire.control import REPORT_METRICS, workflow_id
 
 SHOWN = 12
 """Number of slowest events to print."""
-_ANSWERED_SLACK_SECONDS = 0.5
+_SIGNALS = frozenset({REPORT_METRICS, FLOOR_SIGNAL})
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,21 +38,29 @@ async def slowest(client: Client, events: list[Event]) -> list[EventPhases]:
     answered = [(event.answered_at - event.at, event) for event in events if event.answered_at is not None]
     answered.sort(key=lambda pair: -pair[0])
     first = min((event.at for event in events), default=0.0)
-    return [await _of(client, event, first) for _, event in answered[:SHOWN]]
+    return [await phases(client, event, first) for _, event in answered[:SHOWN]]
 
 
-async def _of(client: Client, event: Event, first: float) -> EventPhases:
+async def phases(client: Client, event: Event, first: float) -> EventPhases:
+    """The phases of one event with a decision."""
     assert event.answered_at is not None
-    until = event.answered_at + _ANSWERED_SLACK_SECONDS
-    marks: list[tuple[str, float]] = []
     history = await client.get_workflow_handle(workflow_id(event.endpoint)).fetch_history()
+    parts = parts_of(history, event.at, event.answered_at, "market called")
+    return EventPhases(
+        event.kind, event.endpoint, event.at - first, event.answered_at - event.at, tuple(parts)
+    )
+
+
+def parts_of(history: WorkflowHistory, began: float, ended: float, end: str) -> list[tuple[str, float]]:
+    """Seconds from one mark in the history to the next, from `began` to `ended`, whose name is `end`."""
+    marks: list[tuple[str, float]] = []
     for one in history.events:
         at = one.event_time.ToNanoseconds() / 1e9
-        if not event.at <= at <= until:
+        if not began <= at <= ended:
             continue
         match one.event_type:
             case EventType.EVENT_TYPE_WORKFLOW_EXECUTION_SIGNALED:
-                if one.workflow_execution_signaled_event_attributes.signal_name == REPORT_METRICS:
+                if one.workflow_execution_signaled_event_attributes.signal_name in _SIGNALS:
                     marks.append(("signal", at))
             case EventType.EVENT_TYPE_WORKFLOW_TASK_STARTED:
                 marks.append(("task begins", at))
@@ -66,14 +75,7 @@ async def _of(client: Client, event: Event, first: float) -> EventPhases:
                 marks.append(("activity begins", at))
             case _:
                 pass
-    marks.append(("market called", event.answered_at))
     marks.sort(key=lambda mark: mark[1])
-    parts, last = [], event.at
-    for name, at in marks:
-        if at > event.answered_at:
-            break
-        parts.append((name, at - last))
-        last = at
-    return EventPhases(
-        event.kind, event.endpoint, event.at - first, event.answered_at - event.at, tuple(parts)
-    )
+    marks.append((end, ended))
+    before = (began, *(at for _, at in marks))
+    return [(name, at - last) for (name, at), last in zip(marks, before, strict=False)]

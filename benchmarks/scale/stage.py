@@ -1,6 +1,7 @@
 """The measured deployment: the parts of `stokerd dev`, with their own state folder, over the benchmark's marketplace."""
 
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from benchmarks.scale.clients import Clients
 from benchmarks.scale.events import Events
 from benchmarks.scale.fake_workers import FakeWorkers
 from benchmarks.scale.market import Called, Marketplace, Rented
-from benchmarks.scale.seed import Seeded, prepare
+from benchmarks.scale.seed import Part, Seeded, part_of, prepare
 from run.commands.dev import DevStack
 from run.settings import DevSettings, load_settings
 from run.state_folder.keys import load_keys
@@ -48,7 +49,10 @@ class Stage:
         state_dir.mkdir(parents=True, exist_ok=True)
         self._market_port = free_port()
         self.settings = settings_for(state_dir, self._market_port, calls_per_second_max)
-        keys = load_keys(state_dir, generate=True)
+        file = state_dir / "keys.json"
+        file.touch(mode=0o600)
+        file.write_text(json.dumps({"market_key": "benchmark-market-key"}))
+        keys = load_keys(state_dir, generate=True, uses_vast=True)
         self.secret, self.account_key = keys.secret, keys.account_key
         self.stack = DevStack(self.settings)
         self.market = Marketplace(keys.market_key)
@@ -81,10 +85,13 @@ class Stage:
         finally:
             await runner.cleanup()
 
-    def seed(self, endpoints: int, workers: int) -> list[EndpointSpec]:
-        """Adds endpoints with their machines; their workflows are not started yet."""
-        deployment = self.stack.deployment
-        made = [prepare(number, workers, self.market, self.secret, deployment) for number in range(endpoints)]
+    def seed(self, endpoints: int, workers: int, part: Part | None = None) -> list[EndpointSpec]:
+        """Adds endpoints with their machines; their workflows are not started yet. `part`: of all of them."""
+        market, secret, deployment = self.market, self.secret, self.stack.deployment
+        made = [
+            prepare(number, part or part_of(number), workers, market, secret, deployment)
+            for number in range(endpoints)
+        ]
         self.endpoints = [seeded for seeded, _ in made]
         self._ids = {seeded.name: seeded.id for seeded in self.endpoints}
         return [spec for _, spec in made]
