@@ -86,7 +86,8 @@ class TokenWorkload(_Rule):
     characters_per_token: Annotated[float, Field(ge=0.1, le=100)] = 4.0
 
     def _load(self, payload: Mapping[str, Any], body_bytes: int) -> float:
-        characters = sum(_characters(payload.get(name)) for name in self.prompt_fields)
+        prompts = map(payload.get, self.prompt_fields)
+        characters = sum(_characters(each) for each in prompts if each is not None)
         output = _first_number(payload, self.output_fields)
         answers = min(max(1.0, _first_number(payload, ("n",)) or 1.0), _ANSWERS_MAX)
         output = self.output_default if output is None else min(output, self.output_max)
@@ -175,14 +176,20 @@ WORKLOAD_HEADER = "X-Stoker-Workload"
 
 def _first_number(payload: Mapping[str, Any], names: tuple[str, ...]) -> float | None:
     for name in names:
-        value: Any = payload
-        for part in name.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        value = _inside(payload, name) if "." in name else payload.get(name)
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
             number = finite(value)
             if number is not None and number >= 0:
                 return number
     return None
+
+
+def _inside(payload: Mapping[str, Any], name: str) -> Any:
+    """The value of `outer.inner`; None: there is none."""
+    value: Any = payload
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value
 
 
 def _characters(value: Any) -> int:
@@ -192,10 +199,10 @@ def _characters(value: Any) -> int:
         each = rest.pop()
         if isinstance(each, str):
             total += _DATA_URL_CHARS if each.startswith("data:") else len(each)
-        elif isinstance(each, Mapping):
-            rest.extend(each.values())
         elif isinstance(each, list):
             rest.extend(each)
+        elif isinstance(each, dict):
+            rest.extend(each.values())
         elif isinstance(each, int) and not isinstance(each, bool):
             total += 4  # a token id
     return total
