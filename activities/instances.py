@@ -3,7 +3,9 @@
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Sequence
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
 
 import structlog
 from temporalio import activity
@@ -45,13 +47,27 @@ class MarketActivities:
     """Operations of a deployment on its marketplace. They fail with ApplicationError; `type` names the MarketError."""
 
     def __init__(
-        self, market: Market, secrets: DeploymentSecrets, saved_logs: SavedLogs | None = None
+        self,
+        market: Market,
+        secrets: DeploymentSecrets,
+        saved_logs: SavedLogs | None = None,
+        *,
+        starts_per_second: float = 2.0,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`saved_logs`: where the last lines of an instance go before it is rebooted or destroyed; None: nowhere."""
+        """
+        Args:
+            saved_logs: where the last lines of an instance go before it is rebooted or destroyed; None: nowhere.
+            starts_per_second: of starts that do not wait in the market task queue.
+        """
         self._market = market
         self._secrets = secrets
         self._saved_logs = saved_logs
         self._lookups = itertools.count()
+        self._start_gap_seconds = 1.0 / starts_per_second
+        self._start_at = -math.inf
+        """The earliest time of the next start that does not queue."""
+        self._now = now
 
     @activity.defn
     async def search_offers(self, asked: SearchOffers) -> FoundOffers:
@@ -82,10 +98,16 @@ class MarketActivities:
         return _created(instance_id, asked.offer, launch, warnings)
 
     @activity.defn
-    async def start_instance(self, asked: OnInstance) -> None:
-        """Start the instance."""
+    async def start_instance(self, asked: OnInstance) -> bool:
+        """Start the instance. False: it was to start at once, and another start came too short a time before."""
+        if asked.at_once:
+            now = self._now()
+            if now < self._start_at:
+                return False
+            self._start_at = now + self._start_gap_seconds
         with converted_errors(self._secrets):
             await self._market.start(asked.instance_id)
+        return True
 
     @activity.defn
     async def stop_instance(self, asked: OnInstance) -> None:

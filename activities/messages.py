@@ -53,6 +53,8 @@ class OnInstance:
     """The instance to start, stop or reboot."""
 
     instance_id: int
+    at_once: bool = False
+    """Start it only if this process's own rate of starts allows it now."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -226,7 +226,8 @@ class MarketChoice(StrictModel):
     url: str = "https://console.vast.ai"
     """URL of the Vast REST API; ignored for `host`, which uses `host_market.port`."""
     calls_per_second_max: float = Field(20.0, gt=0, le=1000)
-    """Rate limit of the whole deployment, enforced by the market task queue."""
+    """Rate limit of the whole deployment, enforced by the market task queue. Listings do not count; and each worker
+    process may start as many cold machines besides, so that a waiting request does not queue."""
 
     @model_validator(mode="after")
     def _url_is_an_address(self) -> Self:

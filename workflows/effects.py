@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
@@ -152,7 +154,17 @@ class Effects:
         }[worker.operation]
         target = messages.OnInstance(instance_id=worker.instance_id or 0)
         how = options.worker_options(worker)
+        if worker.operation == "start" and await self._start_at_once(target, how):
+            return
         await workflow.execute_activity_method(activity, target, task_queue=MARKET_TASK_QUEUE, **how)
+
+    async def _start_at_once(self, target: messages.OnInstance, how: dict[str, Any]) -> bool:
+        """Start it by the workflows' own task queue: a request waits, and Temporal hands such an activity over with its
+        answer to the workflow task. False: the process has just started another machine, so this one has to queue."""
+        started: bool | None = await workflow.execute_activity_method(
+            MarketActivities.start_instance, replace(target, at_once=True), **how
+        )
+        return started is not False  # None: an older build started it
 
     async def _destroy(self, worker: Worker) -> None:
         label = messages.launch_label(self._name, worker.launch_id)

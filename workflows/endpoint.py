@@ -103,7 +103,11 @@ class EndpointWorkflow(MessageHandlers):
     async def _plan(self) -> None:
         """A local activity makes the plan, so that it stands in the history with its reasons."""
         controller = self._controller
-        launch_ids = tuple(_launch_id() for _ in range(LAUNCH_IDS_PER_PLAN))
+        random = workflow.random()
+        launch_ids = tuple(
+            f"{random.getrandbits(4 * LAUNCH_ID_CHARS):0{LAUNCH_ID_CHARS}x}"
+            for _ in range(LAUNCH_IDS_PER_PLAN)
+        )
         observation = controller.observe(launch_ids, workflow.time())
         try:
             decision = await workflow.execute_local_activity(
@@ -151,10 +155,6 @@ class EndpointWorkflow(MessageHandlers):
 
     def _note_change(self) -> None:
         self._changed = True
-
-
-def _launch_id() -> str:
-    return workflow.uuid4().hex[:LAUNCH_ID_CHARS]
 
 
 def _is_cancelled() -> bool:

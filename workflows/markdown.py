@@ -1,5 +1,6 @@
 """Escapes external text for the Markdown of the Temporal UI."""
 
+import functools
 import re
 
 from stoker_wire.parsing.escaping import escape_line
@@ -11,6 +12,10 @@ _ACTIVE = re.compile(
 )
 
 
+@functools.lru_cache(maxsize=4096)
 def literal(text: str) -> str:
-    """The text on one line, shown as it is: markup characters of Markdown and HTML become numeric entities."""
+    """The text on one line, shown as it is: markup characters of Markdown and HTML become numeric entities.
+
+    Each publication shows mostly the lines of the last one, so results are kept.
+    """
     return _ACTIVE.sub(lambda match: f"&#{ord(match[0])};", escape_line(text))

@@ -37,6 +37,9 @@ PAGES_MAX = 1000
 PAGE_PAUSE_SECONDS = 0.02
 """Pause between two pages, so that long lists do not block other calls and other work on the event loop's core."""
 _NOTHING: Mapping[str, str] = MappingProxyType({})
+IDLE_SECONDS_MAX = 50.0
+"""A connection is closed after so long without a call: less than the 60 s after which load balancers close it. A new
+one to the hosted marketplace delays the call by three round trips."""
 CHARGES_PAGE = 100
 _DAY_SECONDS = 86_400
 LOG_BYTES_MAX = 2_000_000
@@ -60,7 +63,10 @@ def _client(*, trust_env: bool, **options: Any) -> httpx.AsyncClient:
         ValueError: the environment's proxy cannot be used. The message omits its address, which may contain a password.
     """
     try:
-        return httpx.AsyncClient(trust_env=trust_env, **options)
+        limits = httpx.Limits(
+            max_connections=100, max_keepalive_connections=20, keepalive_expiry=IDLE_SECONDS_MAX
+        )
+        return httpx.AsyncClient(trust_env=trust_env, limits=limits, **options)
     except (ImportError, ValueError, httpx.InvalidURL) as fault:
         raise ValueError(
             "the proxy in HTTPS_PROXY, HTTP_PROXY or ALL_PROXY cannot be used for the marketplace "

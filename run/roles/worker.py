@@ -47,12 +47,13 @@ async def run_worker(settings: DevSettings) -> None:
         settings.market_client(keys.market_key, on_call=metrics.market_call), deployment
     )
     secrets = DeploymentSecrets(hmac_secret=keys.secret, named=keys.named, report_address=settings.engine.url)
+    calls_per_second_max = settings.market.calls_per_second_max
     workers = build_workers(
         client,
-        MarketActivities(market, secrets, SavedLogs(settings.saved_logs_dir)),
-        WorkerSettings(
-            market_calls_per_second=settings.market.calls_per_second_max, version=settings.worker.version()
+        MarketActivities(
+            market, secrets, SavedLogs(settings.saved_logs_dir), starts_per_second=calls_per_second_max
         ),
+        WorkerSettings(market_calls_per_second=calls_per_second_max, version=settings.worker.version()),
         metrics,
     )
     tune_garbage_collector()

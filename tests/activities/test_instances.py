@@ -213,6 +213,23 @@ async def test_an_adapter_bug_does_not_write_its_message_to_the_history(
     assert not fault.non_retryable
 
 
+async def test_starts_at_once_keep_their_rate_and_others_are_not_counted(
+    run: Any, market: FakeMarket, secrets: DeploymentSecrets, group: Any
+) -> None:
+    times = [100.0, 100.4, 100.5, 100.9]
+    hands = MarketActivities(market, secrets, starts_per_second=2.0, now=iter(times).__next__)
+    made = await run(hands.create_instance, create(market, group))
+    done = []
+    for _ in times:
+        before = market.count("start")
+        asked = OnInstance(instance_id=made.instance_id, at_once=True)
+        started = await run(hands.start_instance, asked)
+        assert market.count("start") - before == started
+        done.append(started)
+        assert await run(hands.start_instance, OnInstance(instance_id=made.instance_id))
+    assert done == [True, False, True, False]
+
+
 @pytest.mark.parametrize(
     ("error", "final", "benign"),
     [

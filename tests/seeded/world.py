@@ -67,7 +67,7 @@ class World:
             pace=scenario.pace,
             troubles=scenario.troubles,
         )
-        activities = MarketActivities(self.market, SECRETS)
+        activities = MarketActivities(self.market, SECRETS, now=lambda: asyncio.get_running_loop().time())
         sweep = SweepActivities(self.server.client, activities)  # type: ignore[arg-type]
         self.server.register(
             [EndpointWorkflow, SweepWorkflow],

@@ -43,6 +43,14 @@ async def burst(world: World) -> None:
     await end(world)
 
 
+async def woken(world: World) -> None:
+    """Three cold workers that are started together: the first at once, the others by the marketplace's queue."""
+    await world.start(SMALL.model_copy(update={"min_workers": 3, "max_workers": 3}), [group()])
+    await world.live(600, step=20, until=lambda memo: [m.s for m in memo.members] == [S.INACTIVE] * 3)
+    world.queued_load = 20_000
+    await world.live(120, load=400, step=10, until=lambda memo: [m.s for m in memo.members] == [S.READY] * 3)
+
+
 async def trouble(world: World) -> None:
     """An offer that is gone, a market that asks for patience, a lost answer, a machine that vanishes."""
     world.market.fail_next("create", OfferGone("gone"))
@@ -88,7 +96,7 @@ async def end(world: World) -> None:
 
 
 SCENARIOS: dict[str, Callable[[World], Awaitable[None]]] = {
-    scenario.__name__: scenario for scenario in (burst, trouble, changes, handed_over)
+    scenario.__name__: scenario for scenario in (burst, woken, trouble, changes, handed_over)
 }
 
 

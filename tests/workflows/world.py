@@ -298,7 +298,10 @@ def make_market(world_clock: Callable[[], float], **how: Any) -> FakeMarket:
 def make_workers(client: Client, market: Market, metrics: ProcessMetrics | None = None) -> list[Worker]:
     """The deployment's Temporal workers over this marketplace, in a hurry."""
     settings = WorkerSettings(market_calls_per_second=10_000, graceful_shutdown_seconds=1)
-    return build_workers(client, MarketActivities(market, SECRETS), settings, metrics)
+    hands = MarketActivities(
+        market, SECRETS, starts_per_second=0.01
+    )  # of real time: one start does not queue
+    return build_workers(client, hands, settings, metrics)
 
 
 def replayer() -> Replayer:

@@ -78,6 +78,7 @@ def build_workers(
                 sweep.end_endpoint,
                 sweep.instances_of,
                 market_activities.list_instances,
+                market_activities.start_instance,
             ],
             workflow_runner=workflow_runner(metrics),
             interceptors=interceptors,

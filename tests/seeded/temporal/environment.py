@@ -39,7 +39,7 @@ def a_world_here(
     environment = Environment(server)
     world = World(environment, environment.client, None)  # type: ignore[arg-type]
     world.market = make_market(world.clock, **market)
-    hands = MarketActivities(world.market, SECRETS)
+    hands = MarketActivities(world.market, SECRETS, now=world.clock)
     server.register(
         [EndpointWorkflow],
         [

@@ -276,6 +276,27 @@ async def test_a_look_neither_spends_the_marketplaces_rate_nor_waits_in_its_queu
         assert queues["create_instance"] == queues["search_offers"] == {MARKET_TASK_QUEUE}
 
 
+async def test_the_first_start_does_not_wait_in_the_marketplaces_queue_and_the_next_ones_do(
+    a_world: Any,
+) -> None:
+    """A waiting request does not wait for other endpoints' calls. A herd of starts keeps the marketplace's rate."""
+    async with a_world() as world:
+        await world.start(SMALL.model_copy(update={"min_workers": 3}), [group()])
+        assert await world.live(600, until=lambda memo: cold(memo) == 3)
+        before = world.market.count("start")
+        world.queued_load = 20_000
+        assert await world.live(120, load=400, until=lambda memo: ready(memo) >= 3)
+        started = [
+            event.activity_task_scheduled_event_attributes.task_queue.name
+            for history in await world.histories()
+            for event in history.events
+            if event.activity_task_scheduled_event_attributes.activity_type.name == "start_instance"
+        ]
+        # Three at once, from their own queue; two of them again, from the market's.
+        assert sorted(started) == sorted([TASK_QUEUE] * 3 + [MARKET_TASK_QUEUE] * 2), started
+        assert world.market.count("start") - before == 3
+
+
 async def test_an_endpoint_outlives_a_planner_that_fails(
     a_world: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
