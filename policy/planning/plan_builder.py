@@ -99,6 +99,14 @@ class PlanBuilder:
             self.wakes.append(worker.retry_at)
         return not worker.operation and worker.retry_at <= self.now and worker.launch_id not in self._ordered
 
+    def grew_recently(self) -> bool:
+        """Whether hot capacity was added in the last `scale_up_hold_seconds`: it is not removed at once."""
+        grew_at, hold = self.memory.grew_at, self.tuning.scale_up_hold_seconds
+        if grew_at is None or self.now - grew_at >= hold:
+            return False
+        self.wakes.append(grew_at + hold)
+        return True
+
     def supply(self) -> Supply:
         """The capacity after the operations so far."""
         if self._supply is None:

@@ -54,13 +54,7 @@ def _is_full(builder: PlanBuilder) -> bool:
 
     Capacity that was added a moment ago is left alone for `scale_up_hold_seconds`.
     """
-    if sum(1 for _ in builder) < workers_max(builder.config):
-        return False
-    grew_at = builder.memory.grew_at
-    if grew_at is None or builder.now - grew_at >= builder.tuning.scale_up_hold_seconds:
-        return True
-    builder.wakes.append(grew_at + builder.tuning.scale_up_hold_seconds)
-    return False
+    return sum(1 for _ in builder) >= workers_max(builder.config) and not builder.grew_recently()
 
 
 def update_ready_workers(builder: PlanBuilder, inputs: PlanInputs) -> None:

@@ -41,9 +41,13 @@ def drain_surplus(builder: PlanBuilder, keep: float, why: Reason) -> None:
             continue
         if not floors.keep_hot_without(worker):
             continue
+        if builder.grew_recently():
+            return
         floors.remove(worker)
         left -= perf
-        builder.drain(worker, Goal.STOP, _surplus(worker, why, left), cause=why.text, until_idle=True)
+        # Over budget, a drain has a deadline.
+        fits = builder.budget is None or builder.budget.left >= 0
+        builder.drain(worker, Goal.STOP, _surplus(worker, why, left), cause=why.text, until_idle=fits)
 
 
 def _surplus(worker: Worker, why: Reason, left: float) -> Reason:

@@ -245,7 +245,7 @@ def is_billed_until_gone(worker: Worker) -> bool:
 
     Billing continues until the marketplace reports it done.
     """
-    return worker.state is S.STOPPING or (worker.state is S.DESTROYING and worker.ran_at_release)
+    return worker.state in (S.STOPPING, S.DESTROYING) and worker.ran_at_release
 
 
 def runs_in_error(worker: Worker) -> bool:

@@ -68,7 +68,7 @@ class Memory:
     above_since: float | None = None
     """Since when the demand has exceeded the hot capacity."""
     grew_at: float | None = None
-    """When hot capacity was last added; rolling updates leave it alone for `Tuning.scale_up_hold_seconds`."""
+    """When hot capacity was last added; it is not removed for `Tuning.scale_up_hold_seconds`."""
     hot_peaks: tuple[tuple[float, float], ...] = ()
     """Peaks of the hot demand, load/s (`policy.load.peaks`): what stays hot until its hold time has passed."""
     total_peaks: tuple[tuple[float, float], ...] = ()

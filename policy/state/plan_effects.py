@@ -68,8 +68,8 @@ def apply_operation(worker: Worker, operation: Operation, now: float) -> Worker:
         case CancelDrain():
             return worker.replace(drain=None)
         case Stop():
-            given_up = worker.state is S.STARTING
-            stopped = advance(worker, S.STOPPING, now, operation="stop")
+            given_up, ran = worker.state is S.STARTING, counts_in_full(worker)
+            stopped = advance(worker, S.STOPPING, now, operation="stop", ran_at_release=ran)
             return stopped.replace(starts_given_up=worker.starts_given_up + 1) if given_up else stopped
         case Destroy():
             left = counts_in_full(worker)

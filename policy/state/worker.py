@@ -112,7 +112,7 @@ class Worker:
     relabelled: bool = False
     """Its instance's label was edited by a user. The worker is then identified by instance id only."""
     ran_at_release: bool = False
-    """It ran or booted when its release was ordered, so it is billed until it is gone."""
+    """It ran or booted when its stop or release was ordered, so it is billed until that is done."""
     still_reporting: bool = False
     """It still reports after a stop or release was ordered, so it is billed."""
 

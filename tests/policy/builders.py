@@ -56,6 +56,7 @@ def worker(name: str, state=READY, *, perf=100.0, price=0.3, since=NOW - 1000, *
             "perf": perf if loaded else 0.0,
             "reported_at": NOW - 1 if state is S.READY else None,
             "loaded_once": loaded,
+            "ran_at_release": state is S.STOPPING,
             "machine_id": sum(map(ord, name)),
         }
         | given

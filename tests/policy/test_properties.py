@@ -64,6 +64,8 @@ def workers(draw, name, state):
         return made.replace(loaded_once=True, market_status="running")
     if state is S.PENDING:
         return made.replace(operation="create", instance_id=None)
+    if state in (S.STOPPING, S.DESTROYING):
+        return made.replace(ran_at_release=draw(st.booleans()))
     if state in (S.REBOOTING, S.STARTING) and draw(st.booleans()):
         return made.replace(operation="start" if state is S.STARTING else "reboot")
     if state is not S.READY:

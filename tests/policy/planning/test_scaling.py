@@ -311,3 +311,22 @@ def test_a_floor_is_part_of_the_reason_if_the_load_needs_less(min_load, named):
     # 100 load/s at target_util 0.8 need 125 load/s
     seen = see(worker("w"), load=steady(100), config=endpoint(min_load=min_load, target_util=0.8))
     assert (f"; floor {min_load} load/s" in decide(seen).targets.reason) is named
+
+
+def test_drains_cancelled_for_waiting_requests_do_not_begin_again_at_once():
+    leaving = [draining(f"w{number}", seen=None, perf=50) for number in range(4)]
+    seen = held_before(see(*leaving, load=steady(8, waiting=400, requests=4)))
+    decided = decide(seen)
+    assert [each.split()[0] for each in brief(decided)] == ["cancel_drain", "cancel_drain"]
+    first = decide(replace(seen, workers=(worker("w0", perf=50), worker("w1", perf=50)), load=steady(8)))
+    assert brief(first) == ["drain w0 to stop"]
+
+
+def test_a_surplus_worker_of_an_endpoint_over_budget_gets_a_drain_deadline():
+    config = endpoint(dollars_per_hour_max=0.5)
+    stopping = worker("w0", S.STOPPING, price=0.3)
+    decided = decide(
+        held_before(see(stopping, worker("w1"), worker("w2", price=0.1), config=config, load=steady(50)))
+    )
+    (drain,) = (each for each in decided.operations if each.op == "drain")
+    assert not drain.drain.until_idle
