@@ -5,11 +5,14 @@ from collections.abc import Iterable
 from policy.capacity.exact_sum import BILLION, billionths
 from policy.state.lifecycle import counts_in_full, is_billed_until_gone, is_hot
 from policy.state.worker import Goal, Worker
+from stoker_wire.states import WorkerState as S
 
 
 def counted_dollars_per_hour(worker: Worker) -> float:
-    """The share of a worker in the budget. A broken worker counts with its full price while its machine runs."""
-    return worker.dollars_per_hour if counts_in_full(worker) else worker.burn_dollars_per_hour
+    """The share of a worker in the budget. A broken one counts in full while its machine runs, then with its disk."""
+    if counts_in_full(worker):
+        return worker.dollars_per_hour
+    return worker.storage_dollars_per_hour if worker.state is S.ERROR else worker.burn_dollars_per_hour
 
 
 class BudgetTracker:

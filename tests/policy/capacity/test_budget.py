@@ -3,7 +3,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from policy.capacity.budget import BudgetTracker
+from policy.capacity.budget import BudgetTracker, counted_dollars_per_hour
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import BOOTING, COLD, brief, decide, draining, endpoint, offer, offers, see, worker
 
@@ -55,3 +55,9 @@ def test_an_absurd_price_does_not_break_planning():
     assert brief(decide(seen)) == ["recruit 1x RTX 4090 2", "recruit 1x RTX 4090 1"]
     bounded = replace(seen, config=endpoint(min_workers=3, dollars_per_hour_max=1e6))
     assert brief(decide(bounded))[0] == "recruit 1x RTX 4090 2"
+
+
+def test_a_broken_worker_counts_with_its_disk_once_its_machine_has_stopped():
+    broken = worker("w1", S.ERROR, price=2.0, market_status="running")
+    assert counted_dollars_per_hour(broken) == 2.0
+    assert counted_dollars_per_hour(broken.replace(market_status="stopped")) == 0.01

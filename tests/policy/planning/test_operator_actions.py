@@ -158,9 +158,10 @@ def test_a_drained_worker_beyond_max_workers_is_released_in_one_plan():
     assert brief(decide(see(held, config=endpoint(max_workers=0)))) == ["drain w1 to destroy"]
 
 
-def test_a_drain_of_a_broken_worker_whose_machine_has_stopped_fits_an_exhausted_budget():
+@pytest.mark.parametrize("budget", [0.51, 0.6])
+def test_a_drain_of_a_broken_worker_whose_machine_has_stopped_fits_an_exhausted_budget(budget):
     broken = worker(
         "w1", S.ERROR, price=2.0, loaded_once=True, error="boom", market_status="stopped", asked=A.DRAIN
     )
-    seen = see(broken, worker("w2", price=0.5), config=endpoint(dollars_per_hour_max=0.6), load=steady(90))
+    seen = see(broken, worker("w2", price=0.5), config=endpoint(dollars_per_hour_max=budget), load=steady(90))
     assert brief(decide(seen)) == ["stop w1"]

@@ -298,7 +298,7 @@ def test_a_worker_in_error_is_released_where_the_budget_has_no_room_to_run_it_ag
     other = worker("w2", price=0.3)
     tight = decide(see(broken, other, load=steady(50), config=endpoint(dollars_per_hour_max=0.55)))
     assert brief(tight)[:1] == ["destroy w1"]
-    assert "$0.25/h left of the budget" in tight.operations[0].reason
+    assert "$0.24/h left of the budget" in tight.operations[0].reason
     assert brief(decide(see(broken, other, load=steady(50), config=endpoint(dollars_per_hour_max=0.6))))[
         :1
     ] == ["reboot w1"]
