@@ -26,6 +26,7 @@ def benchmark(settings: PresetSettings) -> BenchmarkConfig:
 PRESET = Preset(
     name="embeddings",
     command=command,
+    environment=vllm.environment,
     program_words=2,
     model="a repository or folder of an embedding model, such as sentence-transformers/all-MiniLM-L6-v2",
     health_path="/health",

@@ -1,5 +1,8 @@
 """vLLM: `vllm serve`."""
 
+import os
+import tempfile
+
 from stoker_pyworker.presets.base import benchmarks, causes
 from stoker_pyworker.presets.base.preset import Preset, PresetRoute
 from stoker_pyworker.presets.base.settings import PresetSettings
@@ -20,6 +23,10 @@ _MEMORY_SHARE = FailureCause(
 )
 CAUSES = (_MEMORY_SHARE, *causes.TRANSFORMERS)
 
+_SHORT_FOLDER = "/tmp"  # noqa: S108 - vLLM's own default; its names are random
+_SOCKET_FOLDER_BYTES_MAX = 70
+"""A socket's path has at most 107 bytes on Linux; vLLM's names have 36."""
+
 DOWNLOADED = r"Time spent downloading weights for .*: (?P<seconds>[0-9]+\.[0-9]+) seconds"
 
 
@@ -37,9 +44,18 @@ def command(settings: PresetSettings) -> list[str]:
     return words
 
 
+def environment(_: PresetSettings) -> dict[str, str]:
+    """Short paths for the sockets that vLLM makes in the folder for temporary files, where that one is too long."""
+    folder = os.environ.get("VLLM_RPC_BASE_PATH") or tempfile.gettempdir()
+    return (
+        {"VLLM_RPC_BASE_PATH": _SHORT_FOLDER} if len(os.fsencode(folder)) > _SOCKET_FOLDER_BYTES_MAX else {}
+    )
+
+
 PRESET = Preset(
     name="vllm",
     command=command,
+    environment=environment,
     program_words=2,
     model="a Hugging Face repository or a folder, such as Qwen/Qwen2.5-0.5B-Instruct",
     health_path="/health",  # answered by the API server's process, while the engine computes in another

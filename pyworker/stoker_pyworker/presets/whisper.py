@@ -45,6 +45,7 @@ def benchmark(settings: PresetSettings) -> BenchmarkConfig:
 PRESET = Preset(
     name="whisper",
     command=vllm.command,
+    environment=vllm.environment,
     program_words=2,
     model="a repository or folder of a speech model, such as openai/whisper-small",
     health_path="/health",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -19,7 +20,9 @@ SAME_FAILURES_MAX = 2
 """Workers that may fail for the same reason before the wait ends. Each failed boot is billed."""
 FAILURES_MAX = 4
 """Workers that may fail for any reason. A host may be broken, so one failure says little about the model."""
-_CAUSE_CHARACTERS = 60
+_CAUSE_CHARACTERS = 120
+_NUMBER = re.compile(r"\d+(\.\d+)?")
+"""Times, ids and sizes differ between failures for one reason."""
 _FAILED_BOOT = "error before it was ever ready: "
 """Beginning of the reason for which the planner destroys such a worker."""
 _NO_MACHINE = "no machine can run workergroup "
@@ -89,7 +92,7 @@ class BootProgress:
         if self.paused:
             return self.paused
         count = len(self.failures)
-        causes = Counter(each[:_CAUSE_CHARACTERS] for each in self.failures)
+        causes = Counter(_NUMBER.sub("", each)[:_CAUSE_CHARACTERS] for each in self.failures)
         if count and (count >= FAILURES_MAX or max(causes.values()) >= SAME_FAILURES_MAX):
             return f"{count} workers failed before they were ready; the last: {self.failures[-1]}"
         return ""

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 
 import pytest
 
@@ -42,6 +43,15 @@ def words(text):
 @pytest.mark.parametrize("name", COMMANDS)
 def test_settings_become_arguments_that_no_shell_reads(name):
     assert build(name, FULL).server.command == words(COMMANDS[name])
+
+
+@pytest.mark.parametrize("name", ["vllm", "embeddings", "whisper"])
+def test_vllm_makes_its_sockets_where_their_paths_are_short_enough(name, monkeypatch):
+    for length, expected in ((4, None), (70, None), (71, "/tmp")):  # noqa: S108
+        monkeypatch.setattr(tempfile, "tempdir", "/" * length)
+        assert build(name, FULL).server.env.get("VLLM_RPC_BASE_PATH") == expected
+    monkeypatch.setenv("VLLM_RPC_BASE_PATH", "/run")
+    assert "VLLM_RPC_BASE_PATH" not in build(name, FULL).server.env
 
 
 def test_ollama_is_configured_by_variables():

@@ -73,6 +73,12 @@ def test_the_wait_ends_when_a_second_worker_fails_for_the_same_reason():
     assert verdict_after(argument, "the disk is full", argument) == (
         f"3 workers failed before they were ready; the last: {argument}"
     )
+    exits = "the model server exited with status 1 after {} s; its log says: {}"
+    assert verdict_after(*(exits.format(at, "KeyError: 'head_dim'") for at in (71.1, 56.9)))
+    assert (
+        verdict_after(exits.format(71.1, "KeyError: 'head_dim'"), exits.format(71.1, "AttributeError: x"))
+        == ""
+    )
     assert verdict_after("a", "b", "c") == ""
     assert verdict_after("a", "b", "c", "d").startswith("4 workers failed")
 
