@@ -4,8 +4,9 @@ benchmarks.scaling_policy [--quick]`.
 Prints the fronts, dollars per 1,000 requests against waits with the main knobs of each scaler swept; every run with
 its waits, dollars and capacity; the peers at their defaults and with settings chosen in hindsight; the same without a
 cold pool; the bounds without foresight; the price of work on a market of several machine kinds; routing against one
-central queue; affinity on prefix-heavy traffic; the simulator's speed; and the goals beside the results. `--json`
-writes all results, `--pictures` draws a run per workload. Method and limits: docs/explanation/simulation.md.
+central queue; affinity on prefix-heavy traffic; servers that take several requests at a time; the simulator's speed;
+and the goals beside the results. `--json` writes all results, `--pictures` draws a run per workload. Method and
+limits: docs/explanation/simulation.md.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scaling import affinity, front, frontier, routing
+from benchmarks.scaling import affinity, batching, front, frontier, routing
 from benchmarks.scaling.generators import diurnal
 from benchmarks.scaling.goals import goals
 from benchmarks.scaling.measure import (
@@ -53,6 +54,7 @@ PARTS = (
     "kinds",
     "routing",
     "affinity",
+    "batching",
     "speed",
 )
 POOL, RELEASED = calm(DEFAULT_WORLD), calm(DEFAULT_WORLD.but(cold_pool=False))
@@ -196,6 +198,16 @@ def prefixes(quick: bool) -> list[dict[str, Any]]:
     return made
 
 
+def batches(quick: bool) -> list[dict[str, Any]]:
+    """The table of servers that take several requests at a time."""
+    print(f"\n## Several requests at a time\n\n{batching.HEADING}")
+    made = []
+    for line in batching.table(servers=batching.SERVERS[:1] if quick else batching.SERVERS):
+        print(line, flush=True)
+        made.append(asdict(line))
+    return made
+
+
 def slug(workload: Workload) -> str:
     """The workload in a file name."""
     return f"{workload.name.replace('/', '-').replace(' ', '-')}-{workload.workers}"
@@ -280,6 +292,7 @@ def main() -> int:
         "kinds": lambda: kinds(12.0 if args.quick else 48.0),
         "routing": lambda: routes(args.quick),
         "affinity": lambda: prefixes(args.quick),
+        "batching": lambda: batches(args.quick),
         "speed": speed,
     }
     for name, part in parts.items():

@@ -134,7 +134,7 @@ class SimulatedFleet(ABC):
             perf=stocked.perf,
             price=price,
             storage_price=price * self.settings.storage_share,
-            slots=self.settings.slots,
+            speeds=self.settings.speeds,
             account=self.bill,
             now=self.now,
         )

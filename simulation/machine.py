@@ -55,7 +55,8 @@ class Machine:
     perf: float
     price: float
     storage_price: float
-    slots: int
+    speeds: tuple[float, ...]
+    """Throughput as a share of perf, by the number of running requests; the last index is how many may run."""
     account: Bill
     now: InitVar[float]
     stage: Stage = Stage.CREATING
@@ -79,6 +80,16 @@ class Machine:
 
     def __repr__(self) -> str:
         return f"<Machine {self.id} {self.stage} {self.kind} ${self.price:.2f}/h, {len(self.held)} requests>"
+
+    @property
+    def slots(self) -> int:
+        """Requests that may run at a time."""
+        return len(self.speeds) - 1
+
+    def _pace(self) -> float:
+        """Load/s for each running request."""
+        running = len(self.running)
+        return self.perf * self.speeds[running] / running
 
     # -- money
 
@@ -117,7 +128,7 @@ class Machine:
         if not self.running:
             return None
         left = max(0.0, self.running[0][0] - self.virtual)
-        return self.virtual_at + left * len(self.running) / self.perf
+        return self.virtual_at + left / self._pace()
 
     def finish(self, now: float) -> tuple[int, int | None]:
         """Ends the first running request; returns it, and the request that starts in its place, if any."""
@@ -146,7 +157,7 @@ class Machine:
 
     def _serve_until(self, now: float) -> None:
         if self.running:
-            self.virtual += (now - self.virtual_at) * self.perf / len(self.running)
+            self.virtual += (now - self.virtual_at) * self._pace()
             self.busy_seconds += now - self.virtual_at
         else:
             self.virtual = 0.0

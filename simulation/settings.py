@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Self
 
 EPOCH = 1_699_833_600.0
@@ -88,6 +89,11 @@ class WorldSettings:
     """If False, the market keeps no stopped machines: a stop releases, and every start is a create."""
     slots: int = 1
     """Requests that a worker serves at a time, with equal shares of its perf; 1 is first come, first served."""
+    curve: tuple[tuple[int, float], ...] = ()
+    """Throughput of a worker by the number of running requests, in any unit, from a measured server. Perf is the
+    throughput at `slots`, where its benchmark ran; the last point is how many may run. Empty: perf at any number."""
+    reports_concurrency: bool = True
+    """Workers report that they serve `slots` requests at a time; official workers do not."""
     cost_error: float = 1.0
     """Factor by which declared work may be wrong, in both directions; 1 is exact."""
 
@@ -111,6 +117,17 @@ class WorldSettings:
     def but(self, **changes: object) -> Self:
         """The same world with these fields changed."""
         return replace(self, **changes)  # type: ignore[arg-type]  # the fields are this class's own
+
+    @property
+    def speeds(self) -> tuple[float, ...]:
+        """Throughput as a share of perf by the number of running requests, from none to as many as may run."""
+        if not self.curve:
+            return (0.0, *(1.0 for _ in range(self.slots)))
+        points = [(0, 0.0), *self.curve]
+        made = [0.0]
+        for (low, slow), (high, fast) in pairwise(points):
+            made += [slow + (fast - slow) * (n - low) / (high - low) for n in range(low + 1, high + 1)]
+        return tuple(each / made[self.slots] for each in made)
 
     @property
     def reference(self) -> MachineKind:

@@ -388,7 +388,7 @@ def _check_figures(status: WorkerStatus) -> None:
             raise Problem(
                 400, "invalid_args", f"{name}: must be at most {_LOAD_MAX:g} (got {getattr(status, name):g})"
             )
-    for name in ("num_requests_working", "queued", "num_requests_recieved"):
+    for name in ("num_requests_working", "queued", "concurrency", "num_requests_recieved"):
         if getattr(status, name) > _COUNT_MAX:
             raise Problem(400, "invalid_args", f"{name}: must be at most {_COUNT_MAX:,}")
     for name in ("loadtime", "running_seconds", "end_report_seconds"):

@@ -98,6 +98,8 @@ class Endpoint:
         """Summed load per second of the candidates."""
         self.load = 0.0
         """Summed outstanding load of the candidates."""
+        self.waiting_load = 0.0
+        """The part of it that waits, or would be served more slowly than the workers' perf."""
         self.escalation = Escalation()
         self.broken_requests = BrokenRequests()
         self.swept_at = self.sweeping_since = now
@@ -195,14 +197,17 @@ class Endpoint:
         self._candidate_of = {candidate.launch_id: candidate for candidate in self.candidates}
         self.perf = sum(candidate.perf for candidate in self.candidates)
         self.load = sum(candidate.outstanding for candidate in self.candidates)
+        self.waiting_load = self.load - sum(candidate.served for candidate in self.candidates)
 
     def update_load(self, worker: KnownWorker) -> None:
         """The worker's outstanding load changed."""
         candidate = self._candidate_of.get(worker.launch_id)
         if candidate is not None:
-            before = candidate.outstanding
+            before, served = candidate.outstanding, candidate.served
             worker.fill_candidate(candidate, self.service_times)
-            self.load += candidate.outstanding - before
+            change = candidate.outstanding - before
+            self.load += change
+            self.waiting_load += change - (candidate.served - served)
 
     # -- queue
 
@@ -226,7 +231,7 @@ class Endpoint:
         """Expected queue time; infinite while requests wait and no worker is routable."""
         if self.perf <= 0:
             return math.inf if self.request_queue else 0.0
-        return (self.request_queue.load + self.load) / self.perf
+        return (self.request_queue.load + max(0.0, self.waiting_load)) / self.perf
 
     # -- metrics for the workflow
 

@@ -25,6 +25,9 @@ class Report:
     download_seconds: float = 0.0
     in_flight: int = 0
     queued: int = 0
+    waiting: int | None = None
+    """Requests in flight beyond those that the worker serves at its perf, or that wait in its model server; None: it
+    did not report its concurrency."""
     end_report_seconds: float = 0.0
     """The worker runs one request at a time and reports its end within this time; 0: it does not promise that."""
     running_load: float = 0.0
@@ -53,6 +56,7 @@ class Report:
             download_seconds=status.download_seconds,
             in_flight=status.num_requests_working,
             queued=status.queued,
+            waiting=_waiting(status),
             end_report_seconds=status.end_report_seconds,
             running_load=status.running_load,
             running_since=now - status.running_seconds,
@@ -64,6 +68,19 @@ class Report:
             status=status,
         )
 
+    @property
+    def served_share(self) -> float:
+        """Share of the reported load that is served without waiting; 0 if that is not known."""
+        return 1.0 - self.waiting / self.in_flight if self.waiting is not None and self.in_flight else 0.0
+
     def outdated(self) -> Self:
         """The report of a process that has ended: address, perf and request count, for comparison with the next one."""
         return type(self)(url=self.url, perf=self.perf, requests_received=self.requests_received)
+
+
+def _waiting(status: WorkerStatus) -> int | None:
+    if not status.concurrency:
+        return None
+    held = status.num_requests_working
+    inside = status.queued + (status.model.waiting if status.model is not None else 0)
+    return min(held, max(held - status.concurrency, inside, 0))

@@ -40,7 +40,7 @@ _MEMO_ROUNDING = 0.006
 OWN_VERSION = "stoker-"
 """Prefix of the version that stoker's own worker reports."""
 
-Snapshot = tuple[int, Condition, float, float, int, int, str, str, str, bool, float | None, str]
+Snapshot = tuple[int, Condition, float, float, int, int | None, int, str, str, str, bool, float | None, str]
 """The values whose change makes a worker part of the next batch; see `KnownWorker.snapshot`."""
 
 
@@ -243,7 +243,7 @@ class KnownWorker:
         model = None if report.status is None else report.status.model
         full = model is not None and model.full
         if within <= 0:
-            candidate.set_parallel(full=full)
+            candidate.set_parallel(full=full, served=outstanding.reported_load * report.served_share)
             return
         candidate.full = full
         reported = outstanding.reported_load
@@ -340,6 +340,7 @@ class KnownWorker:
             perf=self.route_perf,
             load=round(max(0.0, self.outstanding.load), 6),
             in_flight=self.report.in_flight,
+            waiting=self.report.waiting,
             tickets_open=self.outstanding.tickets_open,
             reported_at=self.report.reported_at,
             provisional=self.report.provisional,
@@ -364,6 +365,7 @@ class KnownWorker:
             self.report.perf,
             round(self.outstanding.load, 3),
             self.report.in_flight,
+            self.report.waiting,
             self.outstanding.tickets_open,
             self.report.url,
             self.report.error,

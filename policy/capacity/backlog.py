@@ -26,13 +26,17 @@ class Backlog:
 
     @classmethod
     def of(cls, observation: Observation, perfs: PerfEstimates) -> "Backlog":
-        """The engines' queues, and the requests on ready workers that wait behind a running one.
+        """The engines' queues, and the requests on ready workers that wait behind running ones.
 
         Requests on draining workers do not count: those workers finish them.
         """
         hot = [worker for worker in observation.workers if takes_requests(worker)]
         behind = sum(
-            worker.load * (1.0 - 1.0 / worker.in_flight) if worker.in_flight else worker.load
+            worker.load
+            * (worker.in_flight - 1 if worker.waiting is None else worker.waiting)
+            / worker.in_flight
+            if worker.in_flight
+            else worker.load
             for worker in hot
         )
         running = sum(

@@ -35,6 +35,7 @@ class Candidate:
         "running_cost",
         "seen_at",
         "serial",
+        "served",
         "service_times",
         "started_at",
     )
@@ -51,6 +52,8 @@ class Candidate:
         """The worker reports, is ready and does not drain."""
         self.parallel_perf = perf if healthy else 0.0
         """The perf of a worker that takes several requests at a time and has room; 0: the worker is another one."""
+        self.served = 0.0
+        """The part of `outstanding` that a worker which takes several requests at a time serves at its full speed."""
         self.full = False
         """Its model server has no room in its KV cache: it gets no request until it has."""
         self.serial = False
@@ -71,9 +74,12 @@ class Candidate:
         self.free_at = 0.0
         """When the worker is expected to have finished everything that it holds."""
 
-    def set_parallel(self, *, full: bool) -> None:
-        """Record that the worker takes several requests at a time, and whether its KV cache is full."""
-        self.serial, self.full = False, full
+    def set_parallel(self, *, full: bool, served: float = 0.0) -> None:
+        """Record that the worker takes several requests at a time, and whether its KV cache is full.
+
+        `served` is 0 where it is not known how many it serves at once: all of its load then counts as waiting.
+        """
+        self.serial, self.full, self.served = False, full, served
         self.parallel_perf = self.perf if self.healthy and not full else 0.0
 
     def set_idle(self, service_times: ServiceTimes, end_report_seconds: float) -> None:
@@ -222,7 +228,7 @@ def _choose_parallel(
         best = candidates[finishes.index(finish, offset)]
     except ValueError:
         best = candidates[finishes.index(finish)]
-    queue = best.outstanding / best.perf
+    queue = (best.outstanding - best.served) / best.perf
     return Choice(best, queue, finish) if queue < max_queue_time else None
 
 
@@ -280,7 +286,7 @@ def choose(  # noqa: C901 - one pass over the candidates on the hot path; a call
                 at_once = True
         else:
             outstanding = candidate.outstanding
-            queue = outstanding / perf
+            queue = (outstanding - candidate.served) / perf
             finish = (outstanding + cost) / perf
             if queue < max_queue_time:
                 at_once = True

@@ -183,6 +183,7 @@ _FRESH_START: dict[str, object] = {
     "suspect_since": None,
     "load": 0.0,
     "in_flight": 0,
+    "waiting": None,
     "tickets_open": 0,
 }
 _PROVEN: dict[str, object] = {"failures": 0, "starts_given_up": 0, "suspect_since": None}

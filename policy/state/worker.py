@@ -77,6 +77,8 @@ class Worker:
     """Load in flight, and load routed to it that it has not received yet."""
     in_flight: int = 0
     """Requests it holds, from its own report."""
+    waiting: int | None = None
+    """Of these, requests beyond what it serves at its full speed; None, all but one: it did not say how many."""
     tickets_open: int = 0
     """Tickets issued for it that it has not received yet."""
     reported_at: float | None = None

@@ -80,6 +80,7 @@ def fold_metrics(
         reported_at=report.reported_at,
         load=report.load,
         in_flight=report.in_flight,
+        waiting=report.waiting,
         url=report.url or worker.url,
         official=report.official,
         instance_id=worker.instance_id or report.instance_id or None,

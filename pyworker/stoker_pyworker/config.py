@@ -41,6 +41,10 @@ class LogActionConfig:
     """The worker copies the line to its own log."""
 
 
+CONCURRENCY = 10
+"""Requests at a time of a benchmark that does not say how many."""
+
+
 @dataclass
 class BenchmarkConfig:
     """The benchmark that measures the worker's perf, in workload per second."""
@@ -50,7 +54,7 @@ class BenchmarkConfig:
     generator: Callable[[], JsonObject | Body] | None = None
     """A function that generates a payload, instead of a dataset."""
     runs: int = 8
-    concurrency: int | None = 10
+    concurrency: int | None = CONCURRENCY
     """Concurrent requests of a run; always 1 unless the handler allows parallel requests."""
     do_warmup: bool = True
 
@@ -100,6 +104,12 @@ class HandlerConfig:
     def pattern(self) -> PathPattern:
         """The paths of the route. Raises ValueError for an invalid pattern."""
         return PathPattern(self.route)
+
+    @property
+    def concurrency(self) -> int:
+        """Requests at a time of a benchmark on this route."""
+        benchmark = self.benchmark_config or BenchmarkConfig()
+        return (benchmark.concurrency or CONCURRENCY) if self.allow_parallel_requests else 1
 
 
 @dataclass
@@ -191,6 +201,12 @@ class WorkerConfig:
     def benchmark_handler(self) -> HandlerConfig | None:
         """The one handler with a benchmark. None: the server's `initial_perf` counts."""
         return next((handler for handler in self.handlers if handler.benchmark_config is not None), None)
+
+    @property
+    def concurrency(self) -> int:
+        """Requests at a time at which perf is measured; 0: nothing measures it."""
+        handler = self.benchmark_handler
+        return 0 if handler is None else handler.concurrency
 
 
 def _is_host(url: str) -> bool:

@@ -198,6 +198,7 @@ class WorkerRuntime:
             clock=self.clock,
             report_now=report_now,
             routes=tuple(route.served for route in self.routes),
+            concurrency=config.concurrency,
             models=lambda: self.models.names,
             model=lambda: None if self.startup.metrics is None else self.startup.metrics.reading,
         )

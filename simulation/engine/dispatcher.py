@@ -112,9 +112,16 @@ class SimulatedDispatcher:
         member = self._by_launch[candidate.launch_id]
         member.costs[request] = cost
         candidate.outstanding += cost
-        if member.running < 0:
-            member.running, member.running_since, member.seen_at = request, self._fleet.now, self._fleet.now
-        self._gauge(member)
+        if self._serial:
+            if member.running < 0:
+                member.running, member.running_since, member.seen_at = (
+                    request,
+                    self._fleet.now,
+                    self._fleet.now,
+                )
+            self._gauge(member)
+        else:
+            self._report_later(member)
         self.state.changed[member.machine.id] = member
         machine = member.machine
         if machine.admit(request, self._works[request], self._fleet.now):
@@ -125,10 +132,13 @@ class SimulatedDispatcher:
         return True
 
     def _gauge(self, member: Member) -> None:
-        """Progress of the running request, as the engine knows it."""
-        if not self._serial:
-            return
+        """Progress of the running requests, as the engine knows it."""
         candidate, report_delay = member.candidate, self._fleet.settings.end_report_seconds
+        if not self._serial:
+            known = self._fleet.settings.reports_concurrency and member.costs
+            share = 1.0 - member.waiting / len(member.costs) if known else 0.0
+            candidate.set_parallel(full=False, served=candidate.outstanding * share)
+            return
         if member.running < 0:
             candidate.set_idle(self._service_times, report_delay)
             return
@@ -179,9 +189,12 @@ class SimulatedDispatcher:
         member = self.state.members.get(machine.id)
         if member is not None:
             member.done.append(request)
-            if not member.report_due:
-                member.report_due = True
-                fleet.at(self._report_due(member), self._report, member)
+            self._report_later(member)
+
+    def _report_later(self, member: Member) -> None:
+        if not member.report_due:
+            member.report_due = True
+            self._fleet.at(self._report_due(member), self._report, member)
 
     def _report_due(self, member: Member) -> float:
         fleet = self._fleet
@@ -205,6 +218,7 @@ class SimulatedDispatcher:
             if self._serial:
                 self._service_times.learn(cost, machine.perf, self.finished[request] - self.started[request])
         member.done.clear()
+        member.waiting = max(0, len(machine.held) - self._fleet.settings.slots)
         if self._serial:
             member.running = machine.running[0][1] if machine.running else -1
             member.running_since, member.seen_at = self.started[member.running], now

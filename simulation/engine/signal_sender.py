@@ -45,6 +45,7 @@ class SimulatedSignalSender:
         self._config = config
         self._batcher = MetricsBatcher(fleet.now)
         self._escalation = Escalation()
+        self._tells_waiting = fleet.settings.slots > 1 and fleet.settings.reports_concurrency
         self._sequence = 0
         self._look_at = math.inf
 
@@ -152,6 +153,7 @@ class SimulatedSignalSender:
                 "perf": member.candidate.perf,
                 "load": member.candidate.outstanding,
                 "in_flight": len(member.costs),
+                "waiting": min(member.waiting, len(member.costs)) if self._tells_waiting else None,
                 "reported_at": EPOCH + self._fleet.now,
                 "drain_seen": member.draining,
             }

@@ -25,6 +25,8 @@ class Member:
     """The running request of a worker that takes one at a time, as known; -1: none."""
     running_since: float = 0.0
     seen_at: float = 0.0
+    waiting: int = 0
+    """Its requests beyond what it serves at its full speed, as it last reported."""
     draining: bool = False
     """The engine has seen the drain."""
     sent_at: float = 0.0
@@ -65,7 +67,7 @@ class EngineState:
 
     def queue_seconds(self) -> float:
         """Expected queue time of the endpoint, seconds; infinite with work and no worker."""
-        held = self.queued_load + sum(candidate.outstanding for candidate in self.candidates)
+        held = self.queued_load + sum(each.outstanding - each.served for each in self.candidates)
         if held <= 0:
             return 0.0
         perf = sum(candidate.perf for candidate in self.candidates)

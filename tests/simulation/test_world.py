@@ -4,14 +4,15 @@ import pytest
 
 from simulation.machine import Bill, Machine, Stage
 from simulation.run import run
+from simulation.settings import WorldSettings
 from simulation.trace import Trace
 from stoker_wire.endpoint import EndpointConfig
 
 
-def _machine(slots: int = 1) -> Machine:
+def _machine(**server: object) -> Machine:
     machine = Machine(
         id=1, launch_id="a", offer_id=1, machine_id=1, kind="1x RTX 4090", perf=100.0, price=0.36,
-        storage_price=0.036, slots=slots, account=Bill(), now=0.0,
+        storage_price=0.036, speeds=WorldSettings(**server).speeds, account=Bill(), now=0.0,
     )  # fmt: skip
     machine.become(Stage.READY, 0.0)
     return machine
@@ -36,6 +37,20 @@ def test_shared_perf_slows_everybody_down_alike():
     assert machine.next_finish() == pytest.approx(1.5)
     assert machine.finish(1.5) == (1, None)
     assert machine.next_finish() == pytest.approx(2.0)
+
+
+def test_a_measured_curve_slows_requests_down_as_more_of_them_run():
+    machine = _machine(slots=2, curve=((1, 60.0), (2, 80.0), (4, 100.0)))
+    # alone at 60/80 of the perf of 100, beside another one at half of it
+    machine.admit(1, 75.0, 0.0)
+    assert machine.next_finish() == pytest.approx(1.0)
+    machine.admit(2, 100.0, 0.5)
+    assert machine.next_finish() == pytest.approx(0.5 + 37.5 / 50.0)
+    # three share 90/80 of the perf, a fourth may run, a fifth waits
+    machine.admit(3, 100.0, 0.5)
+    assert machine.next_finish() == pytest.approx(0.5 + 37.5 / 37.5)
+    assert [machine.admit(number, 100.0, 0.5) for number in (4, 5)] == [True, False]
+    assert machine.next_finish() == pytest.approx(0.5 + 37.5 / 31.25)
 
 
 def test_the_gpu_is_billed_while_it_loads_starts_or_is_ready_and_the_disk_always():

@@ -63,6 +63,8 @@ class WorkerMetrics(TolerantModel):
     load: Load = 0.0
     """Outstanding load: reported in flight, plus routed and not yet received."""
     in_flight: Count = 0
+    waiting: Count | None = None
+    """Of these, requests beyond what the worker serves at its full speed; None: it did not say how many that is."""
     tickets_open: Count = 0
     """Unexpired tickets of this engine that the worker has not received."""
     reported_at: float = 0.0

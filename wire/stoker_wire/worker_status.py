@@ -42,6 +42,8 @@ class WorkerStatus(TolerantModel):
     draining: bool = False
     queued: int = Field(0, ge=0)
     """Requests waiting inside the worker for the model server."""
+    concurrency: int = Field(0, ge=0)
+    """Requests at a time at which `max_perf` was measured; 0: unknown. More of them are served more slowly."""
     end_report_seconds: float = Field(0.0, ge=0)
     """The worker runs one request at a time and reports its end within this time. 0: several at a time, or unknown."""
     running_load: float = Field(0.0, ge=0)

@@ -34,7 +34,6 @@ CACHE_FILE = ".has_benchmark.json"
 _RUN_ATTEMPTS_MAX = 3
 _SUSPENDED_SECONDS = 10.0
 _REQUEST_SECONDS_MAX = 600.0
-_DEFAULT_CONCURRENCY = 10
 
 
 class BenchmarkFailed(Exception):
@@ -171,7 +170,7 @@ class Benchmark:
         config = self._config
         if config.do_warmup:
             await self._run(1)
-        concurrency = (config.concurrency or _DEFAULT_CONCURRENCY) if self._route.parallel else 1
+        concurrency = self._route.config.concurrency
         done = seconds = 0.0
         for _ in range(config.runs):
             run_done, run_seconds = await self._timed_run(concurrency)

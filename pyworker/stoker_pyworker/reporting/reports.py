@@ -64,6 +64,7 @@ class Report(msgspec.Struct):
     url: str
     draining: bool
     queued: int
+    concurrency: int
     gpus: tuple[GpuReading, ...]
     end_report_seconds: float
     running_load: float
@@ -113,6 +114,7 @@ class Reporter:
         clock: TicketClock,
         report_now: asyncio.Event,
         routes: tuple[ServedRoute, ...] = (),
+        concurrency: int = 0,
         models: Callable[[], tuple[str, ...]] = tuple,
         model: Callable[[], ModelReading | None] = lambda: None,
     ) -> None:
@@ -131,6 +133,7 @@ class Reporter:
         self._running_request = running_request
         self._clock = clock
         self._routes = tuple(route.model_dump() for route in routes)
+        self._concurrency = concurrency
         self._models = models
         self._model = model
         self._report_now = report_now
@@ -296,6 +299,7 @@ class Reporter:
             url=self._url(),
             draining=health.draining,
             queued=self._queued(),
+            concurrency=self._concurrency,
             gpus=self._gpus.readings,
             end_report_seconds=_ENDS_TOLD_SECONDS if running is not None else 0.0,
             running_load=_clamped(running.load) if running is not None else 0.0,

@@ -21,15 +21,17 @@ def test_requests_behind_a_running_one_and_in_the_engines_queues_are_the_backlog
     seen = see(
         worker("two", load=60.0, in_flight=2),
         worker("one", load=60.0, in_flight=1),
+        worker("eight at once", load=60.0, in_flight=6, waiting=0),
+        worker("four at once", load=60.0, in_flight=6, waiting=2),
         worker("routed", load=60.0),
         draining("draining", load=60.0, in_flight=2),
         worker("suspect", load=60.0, in_flight=2, suspect_since=NOW - 5),
         load=steady(0, waiting=40.0, requests=3),
     )
     backlog = Backlog.of(seen, PERFS)
-    assert backlog.load == 40.0 + 30.0 + 0.0 + 60.0
-    assert (backlog.queued_requests, backlog.requests, backlog.ready) == (3, 3 + 2 + 1 + 2, 300.0)
-    assert backlog.seconds == pytest.approx(130.0 / 300.0)
+    assert backlog.load == 40.0 + 30.0 + 0.0 + 0.0 + 20.0 + 60.0
+    assert (backlog.queued_requests, backlog.requests, backlog.ready) == (3, 3 + 2 + 1 + 6 + 6 + 2, 500.0)
+    assert backlog.seconds == pytest.approx(150.0 / 500.0)
 
 
 @pytest.mark.parametrize(

@@ -94,3 +94,14 @@ def test_the_choice_finishes_first_among_the_allowed_workers(drawn, cost, sequen
     else:
         assert chosen.candidate in open_ones
         assert chosen.finish_seconds == min((each.outstanding + cost) / each.perf for each in open_ones)
+
+
+def test_load_that_a_worker_serves_at_its_full_speed_is_no_queue():
+    busy = candidate("a", outstanding=6000.0)
+    assert choose([busy], 10.0, max_queue_time=30.0) == Full(1, 60.0)
+    busy.set_parallel(full=False, served=4000.0)
+    chosen = choose([busy], 10.0, max_queue_time=30.0)
+    assert isinstance(chosen, Choice)
+    assert chosen.queue_seconds == 20.0
+    busy.set_parallel(full=False, served=3000.0)
+    assert choose([busy], 10.0, max_queue_time=30.0) == Full(1, 30.0)

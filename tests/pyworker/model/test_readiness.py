@@ -261,7 +261,7 @@ async def test_a_benchmark_generator_that_fails_is_an_error(make_worker, engine)
     await until(lambda: engine.statuses and "no prompts here" in engine.statuses[-1]["error_msg"])
 
 
-async def test_perf_is_workload_per_second_of_all_runs(make_worker, model):
+async def test_perf_is_workload_per_second_of_all_runs(make_worker, model, engine):
     config = WorkerConfig(
         handlers=[
             HandlerConfig(
@@ -279,6 +279,8 @@ async def test_perf_is_workload_per_second_of_all_runs(make_worker, model):
     # One warm-up request, then three runs of four concurrent requests.
     tokens = [json.loads(seen.body)["tokens"] for seen in model.seen if seen.path == "/echo"]
     assert sorted(tokens) == [10] * 7 + [30] * 6
+    await until(lambda: engine.statuses[-1]["max_perf"] > 0)
+    assert engine.statuses[-1]["concurrency"] == 4
 
 
 async def test_a_remote_function_needs_no_model_server(make_worker, model):

@@ -40,6 +40,7 @@ class Alone:
             running_request=lambda: self.running,
             clock=self.clock,
             report_now=self.now,
+            concurrency=8,
             models=lambda: ("m",),
         )
 
@@ -74,6 +75,7 @@ async def test_a_report_contains_the_state_and_the_changes_since_the_last_one(al
         ["m"],
     )
     assert (first["max_perf"], first["queued"], first["num_requests_working"]) == (50.0, 3, 1)
+    assert first["concurrency"] == 8
     assert (first["num_requests_recieved"], first["working_request_idxs"]) == (3, [9])
     loads = ("cur_load", "new_load", "rej_load", "cur_perf")
     assert [first[name] for name in loads] == [40.0, 52.0, 2.0, 12.0]
