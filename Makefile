@@ -67,7 +67,7 @@ bench: $(STAMP)  ## measured claims, each with its peer in the same run
 	@$(BIN)/python -m benchmarks
 
 bench-policy: $(STAMP)  ## the scaling policy beside its peers, the clairvoyant and the goals; QUICK=1 in minutes
-	@$(BIN)/python -m benchmarks.scaling_policy $(if $(QUICK),--quick) --pictures .bench/policy --json .bench/policy.json
+	@$(BIN)/python -m benchmarks.scaling_policy $(if $(QUICK),--quick,--seeds 3) --pictures .bench/policy --json .bench/policy.json
 
 lock: $(STAMP)  ## compile requirements/*.in with hashes
 	@sh requirements/compile.sh $(BIN)/uv

@@ -1,6 +1,7 @@
 """Pictures of a run: load, capacity by state, waits, dollars. matplotlib is loaded when one is drawn."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -125,22 +126,37 @@ def frontier_picture(
     _save(pyplot, figure, path)
 
 
-def fronts_picture(
-    points: Sequence[tuple[str, float, float, float]], path: Path, *, title: str, ours: str
-) -> None:
-    """Draws (scaler, dollars per 1,000 requests, share late, p99 wait in s): a line for `ours`, dots for the others.
+@dataclass(frozen=True, slots=True, order=True)
+class Point:
+    """One setting of a scaler. The errors are half of a confidence interval, NaN if there is none."""
+
+    scaler: str
+    dollars: float
+    """Per 1,000 requests."""
+    dollars_error: float
+    late: float
+    """Share that waits longer than 10 s."""
+    late_error: float
+    p99: float
+    """Wait, s."""
+
+
+def fronts_picture(points: Sequence[Point], path: Path, *, title: str, ours: str) -> None:
+    """Draws share late and p99 wait over dollars: a line for `ours`, dots for the others.
 
     Raises:
         NoPictures: as `picture`.
     """
     pyplot = _pyplot()
     figure, axes = pyplot.subplots(1, 2, figsize=(11, 4.6))
-    for scaler in dict.fromkeys(each[0] for each in points):
-        mine = sorted(each[1:] for each in points if each[0] == scaler)
+    for scaler in dict.fromkeys(each.scaler for each in points):
+        mine = sorted(each for each in points if each.scaler == scaler)
         look = {"marker": "o", "lw": 1.6, "color": _LOAD} if scaler == ours else {"marker": "x", "lw": 0}
-        dollars = [each[0] for each in mine]
-        axes[0].plot(dollars, [max(each[1], 1e-4) for each in mine], label=scaler, **look)
-        axes[1].plot(dollars, [min(max(each[2], 0.1), 3600.0) for each in mine], label=scaler, **look)
+        look |= {"elinewidth": 0.7, "label": scaler}
+        dollars, errors = [each.dollars for each in mine], [each.dollars_error for each in mine]
+        late, late_errors = [max(each.late, 1e-4) for each in mine], [each.late_error for each in mine]
+        axes[0].errorbar(dollars, late, xerr=errors, yerr=late_errors, **look)
+        axes[1].errorbar(dollars, [min(max(each.p99, 0.1), 3600.0) for each in mine], xerr=errors, **look)
     axes[0].set_ylabel("share that waits longer than 10 s")
     axes[1].set_ylabel("p99 wait, s")
     for each in axes:

@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from benchmarks.scaling.measure import Row, measure
@@ -13,6 +13,8 @@ from stoker_wire.endpoint import EndpointConfig
 
 LEVELS = (0.90, 0.95, 0.99, 0.995)
 """Attainments at which the policy's front is compared with the peers'."""
+P99_SECONDS = (2.0, 10.0, 30.0)
+"""p99 waits at which it is compared, too."""
 ERROR_BUDGETS = (0.1, 0.03, 0.01, 0.003, 0.001)
 _QUICK_BUDGETS = (0.03, 0.01, 0.003)
 _QUICK_SETTINGS = 2
@@ -55,16 +57,29 @@ def fronts(
         for each in sorted(mine, key=lambda one: one["per_1000"]):
             print(
                 f"{'* ' if id(each) in best else '  '}{each['scaler']:<22}{each['setting'][:43]:<44}"
-                f"{each['per_1000']:>10.3f}{half_width(each['per_1000_by_seed']):>8}{each['within_10']:>8.4f}"
+                f"{each['per_1000']:>10.3f}{half_width(each['per_1000_by_seed']):>8.3f}{each['within_10']:>8.4f}"
                 f"{each['p50']:>7.1f}{each['p99']:>8.1f}{each['p999']:>9.1f}{each['mean']:>8.2f}",
                 flush=True,
             )
     print("\n## Cost of the policy ÷ that of the cheapest peer, by the share that waits at most 10 s\n")
-    print(f"{'workload':<22}{'load':>4}" + "".join(f"{level:>28}" for level in LEVELS))
-    for workload in chosen:
-        cells = [compared(of(rows, workload), level) for level in LEVELS]
-        print(f"{workload.name:<22}{workload.workers:>4}" + "".join(f"{cell:>28}" for cell in cells))
+    _compare(
+        chosen, rows, {f"{level}": lambda each, least=level: each["within_10"] >= least for level in LEVELS}
+    )  # type: ignore[misc]
+    print("\n## The same by the p99 wait, s\n")
+    _compare(
+        chosen, rows, {f"≤ {most:g}": lambda each, most=most: each["p99"] <= most for most in P99_SECONDS}
+    )  # type: ignore[misc]
     return rows
+
+
+def _compare(
+    chosen: Sequence[Workload], rows: Sequence[Row], columns: dict[str, Callable[[Row], bool]]
+) -> None:
+    print(f"{'workload':<22}{'load':>4}" + "".join(f"{name:>28}" for name in columns))
+    for workload in chosen:
+        mine = of(rows, workload)
+        cells = "".join(f"{compared(list(filter(reaches, mine))):>28}" for reaches in columns.values())
+        print(f"{workload.name:<22}{workload.workers:>4}{cells}")
 
 
 def of(rows: Iterable[Row], workload: Workload) -> list[Row]:
@@ -82,9 +97,8 @@ def undominated(rows: Sequence[Row]) -> list[Row]:
     return best
 
 
-def compared(rows: Sequence[Row], level: float) -> str:
-    """The policy's cost over that of the cheapest peer, both at `level` or better."""
-    reached = [each for each in rows if each["within_10"] >= level]
+def compared(reached: Sequence[Row]) -> str:
+    """The policy's cost over that of the cheapest peer, of the settings that reach a goal."""
     ours = min((each["per_1000"] for each in reached if each["scaler"] == "stoker"), default=math.nan)
     peer = min(
         (each for each in reached if each["scaler"] != "stoker"),
@@ -100,16 +114,26 @@ def compared(rows: Sequence[Row], level: float) -> str:
     )
 
 
-def half_width(values: Sequence[float]) -> str:
-    """Half the width of the 95 % confidence interval of the mean; `-` for one seed."""
+def half_width(values: Sequence[float]) -> float:
+    """Half the width of the 95 % confidence interval of the mean; NaN for one seed."""
     if len(values) not in _T95:
-        return "-"
-    return f"{_T95[len(values)] * statistics.stdev(values) / math.sqrt(len(values)):.3f}"
+        return math.nan
+    return _T95[len(values)] * statistics.stdev(values) / math.sqrt(len(values))
 
 
 def draw(rows: Sequence[Row], workload: Workload, path: Path) -> None:
     """A picture of a workload's front: attainment and p99 wait over dollars per 1,000 requests."""
-    from simulation.pictures import fronts_picture  # noqa: PLC0415 - matplotlib only for pictures
+    from simulation.pictures import Point, fronts_picture  # noqa: PLC0415 - matplotlib only for pictures
 
-    points = [(each["scaler"], each["per_1000"], 1.0 - each["within_10"], each["p99"]) for each in rows]
+    points = [
+        Point(
+            each["scaler"],
+            each["per_1000"],
+            half_width(each["per_1000_by_seed"]),
+            1.0 - each["within_10"],
+            half_width(each["within_10_by_seed"]),
+            each["p99"],
+        )
+        for each in rows
+    ]
     fronts_picture(points, path, title=f"{workload.name}, mean load {workload.workers}", ours="stoker")

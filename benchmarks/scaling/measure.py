@@ -73,6 +73,7 @@ def row(workload: Workload, setting: Setting, world: WorldSettings, seeds: Seque
         "p50": median(lambda f: f.wait_p50), "p99": median(lambda f: f.wait_p99), "p999": median(lambda f: f.wait_p999),
         "mean": median(lambda f: f.wait_mean),
         "per_1000": median(lambda f: 1000.0 * f.dollars / max(f.requests, 1)),
+        "within_10_by_seed": [f.within_10 for f in runs],
         "per_1000_by_seed": [1000.0 * f.dollars / max(f.requests, 1) for f in runs],
         "dollars": median(lambda f: f.dollars), "ratio": median(lambda f: f.dollars) / cheapest,
         "dollars_by_state": {
