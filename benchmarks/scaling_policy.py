@@ -4,9 +4,9 @@ benchmarks.scaling_policy [--quick]`.
 Prints the fronts, dollars per 1,000 requests against waits with the main knobs of each scaler swept; every run with
 its waits, dollars and capacity; the peers at their defaults and with settings chosen in hindsight; the same without a
 cold pool; the bounds without foresight; the price of work on a market of several machine kinds; routing against one
-central queue; affinity on prefix-heavy traffic; servers that take several requests at a time; the simulator's speed;
-and the goals beside the results. `--json` writes all results, `--pictures` draws a run per workload. Method and
-limits: docs/explanation/simulation.md.
+central queue; affinity on prefix-heavy traffic; servers that take several requests at a time; interruptible machines
+beside on-demand ones; the simulator's speed; and the goals beside the results. `--json` writes all results,
+`--pictures` draws a run per workload. Method and limits: docs/explanation/simulation.md.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scaling import affinity, batching, front, frontier, routing
+from benchmarks.scaling import affinity, batching, front, frontier, routing, spot
 from benchmarks.scaling.generators import diurnal
 from benchmarks.scaling.goals import goals
 from benchmarks.scaling.measure import (
@@ -55,6 +55,7 @@ PARTS = (
     "routing",
     "affinity",
     "batching",
+    "spot",
     "speed",
 )
 POOL, RELEASED = calm(DEFAULT_WORLD), calm(DEFAULT_WORLD.but(cold_pool=False))
@@ -208,6 +209,16 @@ def batches(quick: bool) -> list[dict[str, Any]]:
     return made
 
 
+def interruptible(seeds: Sequence[int], *, quick: bool) -> list[dict[str, Any]]:
+    """The table of machines that are outbid."""
+    print(f"\n## Interruptible machines beside on-demand ones\n\n{spot.HEADING}")
+    made = []
+    for line in spot.table(seeds, spot.TRACES[1:2] if quick else spot.TRACES):
+        print(line, flush=True)
+        made.append(asdict(line))
+    return made
+
+
 def slug(workload: Workload) -> str:
     """The workload in a file name."""
     return f"{workload.name.replace('/', '-').replace(' ', '-')}-{workload.workers}"
@@ -293,6 +304,7 @@ def main() -> int:
         "routing": lambda: routes(args.quick),
         "affinity": lambda: prefixes(args.quick),
         "batching": lambda: batches(args.quick),
+        "spot": lambda: interruptible(bench.seeds, quick=args.quick),
         "speed": speed,
     }
     for name, part in parts.items():

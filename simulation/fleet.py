@@ -9,9 +9,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any
 
-from simulation.machine import Bill, Machine, Stage
+from simulation.machine import BILLED, Bill, Machine, Stage
 from simulation.market import Stock
-from simulation.settings import WorldSettings
+from simulation.settings import MachineKind, WorldSettings
 
 
 class SimulatedFleet(ABC):
@@ -96,7 +96,7 @@ class SimulatedFleet(ABC):
 
     def search(self, done: Callable[[Any], None]) -> None:
         """Offers, `done(tuple[Offer, ...])`."""
-        self.after(self.settings.search_seconds, lambda _: done(self.stock.search()))
+        self.after(self.settings.search_seconds, lambda _: done(self.stock.search(self.now)))
 
     def create(self, launch_id: str, offer_id: int, done: Callable[[Machine | None], None]) -> None:
         """Rent: `done(machine)`, or `done(None)` if it was rented by another customer."""
@@ -119,7 +119,7 @@ class SimulatedFleet(ABC):
 
     def _created(self, asked: tuple[str, int, Callable[[Machine | None], None]]) -> None:
         launch_id, offer_id, done = asked
-        stocked = self.stock.rent(offer_id)
+        stocked = self.stock.rent(offer_id, self.now)
         if stocked is None:
             done(None)
             return
@@ -157,7 +157,7 @@ class SimulatedFleet(ABC):
         if machine.stage is not Stage.STOPPED:
             done(machine.stage is not Stage.GONE)
             return
-        stuck = self.stock.happens(self.settings.never_restarts)
+        stuck = self.stock.happens(self.settings.never_restarts) or self._kind(machine).is_taken(self.now)
         seconds = self.stock.seconds(self.settings.start if machine.loaded_once else self.settings.loading)
         self.counts["starts"] += 1
         machine.become(Stage.STUCK if stuck else Stage.STARTING, self.now)
@@ -173,9 +173,27 @@ class SimulatedFleet(ABC):
         machine.virtual_at = self.now
         self.measure_areas()
         self.hot += 1
-        self.after(self.stock.wait(self.settings.outbid_per_hour), self._outbid, (machine, self.now))
+        own = self._kind(machine).outbid_per_hour
+        rate = self.settings.outbid_per_hour if own is None else own
+        self.after(self.stock.wait(rate), self._outbid, (machine, self.now))
         machine.ready_since = self.now
         self._joined(machine)
+
+    def _kind(self, machine: Machine) -> MachineKind:
+        return self.stock.machines[machine.offer_id].kind
+
+    def begin_outbids(self) -> None:
+        """Schedules the times in which others bid more for a whole kind."""
+        for kind in self.settings.kinds:
+            for begin, _ in kind.taken:
+                self.at(begin, self._take_all, kind)
+
+    def _take_all(self, kind: MachineKind) -> None:
+        for machine in list(self.machines.values()):
+            if self._kind(machine) is kind and machine.stage in BILLED:
+                self.counts["failures"] += 1
+                self._leave_service(machine)
+                self._gone(machine)
 
     def _outbid(self, what: tuple[Machine, float]) -> None:
         machine, ready_since = what

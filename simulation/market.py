@@ -4,7 +4,7 @@ import math
 import random
 from dataclasses import dataclass
 
-from simulation.settings import Spread, WorldSettings
+from simulation.settings import MachineKind, Spread, WorldSettings
 from stoker_wire.market import Offer
 
 PERF_UNIT = 100.0
@@ -18,6 +18,7 @@ class Stocked:
     offer: Offer
     perf: float
     """Its perf by benchmark, load/s."""
+    kind: MachineKind
     free: bool = True
 
 
@@ -48,29 +49,33 @@ class Stock:
                     dlperf=kind.perf * 20.0 * bias,
                     reliability=0.99,
                 )
-                self.machines[number] = Stocked(offer, kind.perf * PERF_UNIT * spread)
+                self.machines[number] = Stocked(offer, kind.perf * PERF_UNIT * spread, kind)
         self._by_value = sorted(self.machines, key=lambda n: (self._listing_order(n), n))
 
     def _listing_order(self, number: int) -> float:
         offer = self.machines[number].offer
         return -(offer.dlperf or 0.0) / offer.dph_total
 
-    def search(self, limit: int = 64) -> tuple[Offer, ...]:
+    def search(self, now: float, limit: int = 64) -> tuple[Offer, ...]:
         """Free offers of every kind, best first by the market's own benchmark per dollar."""
         found: list[Offer] = []
         share = max(1, limit // len(self.settings.kinds))
         taken: dict[str, int] = {}
         for number in self._by_value:
             stocked = self.machines[number]
-            if stocked.free and taken.get(stocked.offer.gpu_name, 0) < share:
+            if (
+                stocked.free
+                and not stocked.kind.is_taken(now)
+                and taken.get(stocked.offer.gpu_name, 0) < share
+            ):
                 taken[stocked.offer.gpu_name] = taken.get(stocked.offer.gpu_name, 0) + 1
                 found.append(stocked.offer)
         return tuple(found)
 
-    def rent(self, offer_id: int) -> Stocked | None:
+    def rent(self, offer_id: int, now: float) -> Stocked | None:
         """The machine, or None if it was rented by another customer."""
         stocked = self.machines.get(offer_id)
-        if stocked is None or not stocked.free:
+        if stocked is None or not stocked.free or stocked.kind.is_taken(now):
             return None
         stocked.free = False
         return stocked

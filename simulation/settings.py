@@ -41,6 +41,15 @@ class MachineKind:
     """Mean price of its offers, $/h."""
     offers: int = 400
     """Number of machines of this kind."""
+    outbid_per_hour: float | None = None
+    """Rate per hour at which a running machine of this kind is outbid; None: that of the world."""
+    taken: tuple[tuple[float, float], ...] = ()
+    """Times, from and until, in which others bid more for all machines of this kind: running ones are lost at once, and
+    none can be rented or started."""
+
+    def is_taken(self, at: float) -> bool:
+        """Whether others bid more for its machines now."""
+        return any(begin <= at < end for begin, end in self.taken)
 
 
 KINDS = (

@@ -93,6 +93,7 @@ class World(SimulatedFleet):
         self.dispatcher.signal_sender.begin()
         self.series.begin()
         self.controller.begin(self)
+        self.begin_outbids()
         if self.score_from > 0:
             self.at(self.score_from, self._begin_scoring)
         self.at(self.trace.seconds, self._end)

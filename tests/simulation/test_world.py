@@ -4,7 +4,7 @@ import pytest
 
 from simulation.machine import Bill, Machine, Stage
 from simulation.run import run
-from simulation.settings import WorldSettings
+from simulation.settings import MachineKind, WorldSettings
 from simulation.trace import Trace
 from stoker_wire.endpoint import EndpointConfig
 
@@ -129,3 +129,15 @@ def test_a_steady_endpoint_is_not_stopped_by_its_inactivity_timeout(steady, even
     # without the engine's renewal, steady requests are not significant, and the endpoint counts as idle each minute
     deaf = run(trace, controller(inactivity_timeout=timeout, min_workers=2), steady, warmup_seconds=1000.0)
     assert deaf.stops_per_hour > 10
+
+
+def test_machines_that_others_bid_more_for_are_lost_at_once_and_not_offered(steady, even, controller):
+    cheap = MachineKind(name="cheap", perf=1.0, dollars_per_hour=0.2, taken=((4000.0, 5000.0),))
+    dear = MachineKind(name="dear", perf=1.0, dollars_per_hour=0.4)
+    trace = even(every=2.0, work=100.0, seconds=8000.0)
+    alone = run(trace, controller(min_workers=1), steady.but(kinds=(cheap,)), score_from=2000.0)
+    both = run(trace, controller(min_workers=1), steady.but(kinds=(cheap, dear)), score_from=2000.0)
+    assert alone.failures >= 1
+    # nothing serves for 1000 s and a boot, of 6000 s
+    assert alone.within_10 < 0.85
+    assert both.within_10 > alone.within_10 + 0.1
