@@ -1,11 +1,12 @@
 """Everything that a plan is decided from, computed once per observation: keep-alive, forecast, demand."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from policy.capacity.boot_time import boot_seconds, start_seconds
 from policy.capacity.demand import Demand, ScalingParameters, estimate_demand, is_past_inactivity_timeout
 from policy.capacity.limits import workers_min
 from policy.capacity.performance import PerfEstimates
+from policy.capacity.supply import takes_requests
 from policy.keepalive.candidates import LatePrice, Retention
 from policy.keepalive.evaluation import (
     EvaluationParameters,
@@ -17,6 +18,7 @@ from policy.keepalive.evaluation import (
 from policy.load.forecast import Forecast, forecast
 from policy.load.seasonality import seasonal_level
 from policy.state.observation import Memory, Observation
+from policy.state.worker import Worker
 from policy.tuning import Tuning
 
 
@@ -87,6 +89,17 @@ def gather(observation: Observation, tuning: Tuning) -> PlanInputs:
         demand=estimate_demand(observation, expected, parameters, perfs, tuning, retention),
         is_inactive=is_past_inactivity_timeout(observation, expected),
     )
+
+
+def with_fleet_left(
+    inputs: PlanInputs, observation: Observation, workers: tuple[Worker, ...], tuning: Tuning
+) -> PlanInputs:
+    """The inputs with the demand of the fleet that the first steps left: less ready capacity, a longer queue time."""
+    if sum(map(takes_requests, workers)) == sum(map(takes_requests, observation.workers)):
+        return inputs
+    left = replace(observation, workers=workers)
+    demand = estimate_demand(left, inputs.forecast, inputs.parameters, inputs.perfs, tuning, inputs.retention)
+    return replace(inputs, demand=demand)
 
 
 def _keeps_cold(observation: Observation, parameters: ScalingParameters) -> bool:

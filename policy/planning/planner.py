@@ -23,7 +23,7 @@ from policy.planning.drain import (
     repeat_releases,
     stop_all,
 )
-from policy.planning.inputs import PlanInputs, gather
+from policy.planning.inputs import PlanInputs, gather, with_fleet_left
 from policy.planning.plan_builder import PlanBuilder
 from policy.planning.polling import explain_booting, list_instances
 from policy.planning.recruit import recruit
@@ -74,6 +74,7 @@ def plan(observation: Observation, tuning: Tuning = DEFAULT_TUNING) -> Plan:
 def _scale(builder: PlanBuilder, inputs: PlanInputs) -> None:
     """Bring the fleet to what the parameters ask for under this load."""
     builder.step(enforce_budget)
+    inputs = with_fleet_left(inputs, builder.observation, tuple(builder), builder.tuning)
     builder.step(update_idle_workers)
     before = len(builder.operations)
     builder.step(add_hot_capacity, inputs)
@@ -149,6 +150,8 @@ def add_hot_capacity(builder: PlanBuilder, inputs: PlanInputs) -> None:
         if _is_urgent(builder, inputs, gap) or builder.now - since >= builder.tuning.scale_up_hold_seconds:
             why = _why_more(builder, inputs, wanted, supply.hot, extra)
             scale_up(builder, gap, why, rent_max=demand.rented + extra - supply.hot)
+            if update_surge(builder) > extra:
+                add_hot_capacity(builder, inputs)  # an outdated worker was taken back, and needs a substitute
         else:
             builder.wakes.append(since + builder.tuning.scale_up_hold_seconds)
     elif builder.memory.above_since is not None:

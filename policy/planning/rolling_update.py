@@ -49,20 +49,12 @@ def update_surge(builder: PlanBuilder) -> float:
     return max((builder.perfs.worker(worker) for worker in outdated), default=0.0)
 
 
-def _is_full(builder: PlanBuilder) -> bool:
-    """Whether max_workers leaves no room for a substitute: requests then wait in the engine during each update.
-
-    Capacity that was added a moment ago is left alone for `scale_up_hold_seconds`.
-    """
-    return sum(1 for _ in builder) >= workers_max(builder.config) and not builder.grew_recently()
-
-
 def update_ready_workers(builder: PlanBuilder, inputs: PlanInputs) -> None:
     """Drain some ready workers for their update while the demand stays covered without them."""
     if not builder.has_outdated:
         return
     outdated = [worker for worker in builder if is_outdated(builder, worker) and takes_requests(worker)]
-    if not outdated:
+    if not outdated or builder.grew_recently():
         return
     needed = inputs.demand.hot
     ready = sum(builder.perfs.worker(worker) for worker in builder if takes_requests(worker))
@@ -72,7 +64,8 @@ def update_ready_workers(builder: PlanBuilder, inputs: PlanInputs) -> None:
         for worker in builder
     )
     at_once = max(1, math.ceil((count + in_progress) * builder.tuning.update_share_max)) - in_progress
-    full = _is_full(builder)
+    # Without room for a substitute, requests wait in the engine during each update.
+    full = len(builder.workers) >= workers_max(builder.config)
     # Idle workers first: their drain ends at once.
     for worker in sorted(outdated, key=lambda each: (holds_requests(each), each.load, each.launch_id)):
         perf = builder.perfs.worker(worker)

@@ -330,3 +330,17 @@ def test_a_surplus_worker_of_an_endpoint_over_budget_gets_a_drain_deadline():
     )
     (drain,) = (each for each in decided.operations if each.op == "drain")
     assert not drain.drain.until_idle
+
+
+def test_a_substitute_is_sought_in_the_plan_that_cancels_the_drain_of_an_outdated_worker():
+    leaving = draining("w1", seen=None, perf=400)
+    config = endpoint(max_workers=2, min_load=300)
+    decided = decide(see(leaving, workergroups=(group(revision=2),), config=config))
+    assert brief(decided) == ["cancel_drain w1", "search 1"]
+
+
+def test_demand_counts_the_workers_that_the_budget_leaves():
+    dear, cheap = worker("w0", price=2.0), draining("w1", seen=None, perf=50, price=0.1)
+    config = endpoint(dollars_per_hour_max=0.5, target_queue_time=1)
+    decided = decide(see(dear, cheap, config=config, load=steady(0, waiting=100, requests=1)))
+    assert brief(decided) == ["drain w0 to stop", "cancel_drain w1"]
