@@ -7,6 +7,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable, Coroutine
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,7 +27,6 @@ from webserver.open_files import raise_open_files_max
 app = typer.Typer(
     cls=StrictGroup,
     name="stokerd",
-    help="The stoker deployment: an open, self-hosted serverless GPU engine on Temporal.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -47,6 +47,21 @@ BuildId = Annotated[
 ]
 MarketName = Literal["hosts", "vast"]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask.")]
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        sys.stdout.write(f"stokerd {metadata.version('stoker-controller')}\n")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """The stoker deployment: an open, self-hosted serverless GPU engine on Temporal."""
 
 
 @app.command()

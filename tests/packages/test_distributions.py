@@ -126,10 +126,12 @@ for name in sys.argv[1].split(","):
 print("imported")
 """
 
+TRACER = "stoker_wire.tracing.tracer"
 ALONE = {
-    "stoker-wire": ("stoker-wire", "stoker_wire", "stoker_wire.http1."),
-    "stoker-wire-http1": ("stoker-wire[http1]", "stoker_wire", "-"),
-    "stoker": ("stoker", "stoker,stoker_wire", "stoker.cli.,stoker.control,stoker_wire.http1."),
+    "stoker-wire": ("stoker-wire", "stoker_wire", f"stoker_wire.http1.,{TRACER}"),
+    "stoker-wire-http1": ("stoker-wire[http1]", "stoker_wire", TRACER),
+    "stoker-wire-otel": ("stoker-wire[http1,otel]", "stoker_wire", "-"),
+    "stoker": ("stoker", "stoker,stoker_wire", f"stoker.cli.,stoker.control,stoker_wire.http1.,{TRACER}"),
     "stoker-cli": ("stoker[cli,temporal]", "stoker", "-"),
     "stoker-pyworker": ("stoker-pyworker", "stoker_pyworker", "-"),
     "stoker-controller": (
@@ -151,8 +153,11 @@ def test_each_part_installs_alone_and_imports(dist, tmp_path, part, version):
     assert command(python, "-I", "-c", IMPORT_ALL, packages, without, cwd=tmp_path) == "imported\n"
     if part == "stoker-cli":
         assert command(str(venv / "bin" / "stoker"), "--version", cwd=tmp_path).startswith("stoker ")
+    if part == "stoker-pyworker":
+        program = str(venv / "bin" / "stoker-pyworker")
+        assert "vllm" in command(program, "vllm", "--model", "org/model", "--dry-run", cwd=tmp_path)
     if part == "stoker-controller":
-        assert "stokerd" in command(str(venv / "bin" / "stokerd"), "--help", cwd=tmp_path)
+        assert command(str(venv / "bin" / "stokerd"), "--version", cwd=tmp_path).startswith("stokerd ")
         ask = "from run.settings import load_settings as l; s = l(None); print(s.state_dir, s.host_market.templates[0].name)"
         assert command(python, "-I", "-c", ask, cwd=tmp_path) == f"{tmp_path}/.stoker text-model\n"
 
