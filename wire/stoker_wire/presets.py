@@ -25,6 +25,8 @@ class PresetSummary:
     routes: tuple[str, ...]
     """Paths that the worker serves without further settings."""
     needs_gpu: bool = True
+    setup: str = ""
+    """A shell command that adds to the image what the preset needs and it does not carry."""
     program: tuple[str, ...] = ()
     """The words that `MODEL_COMMAND` replaces; empty: the preset has no program of its own, or more than one."""
 
@@ -105,7 +107,8 @@ PRESETS: dict[str, PresetSummary] = {
             model="huggingface",
             example_model="openai/whisper-small",
             routes=("/v1/audio/transcriptions", "/v1/audio/translations"),
-            program=("vllm", "serve"),
+            # vLLM's images leave out the packages that read audio; its own version stays.
+            setup='uv pip install --system --quiet "vllm[audio]" || python3 -m pip install --quiet "vllm[audio]"',
         ),
         PresetSummary(
             name="comfyui",

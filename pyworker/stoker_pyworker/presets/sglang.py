@@ -27,8 +27,9 @@ PRESET = Preset(
     command=command,
     program_words=3,
     model="a Hugging Face repository or a folder, such as Qwen/Qwen2.5-0.5B-Instruct",
-    # Not /health_generate, which runs a request of one token. /health answers 503 until the warm-up has ended.
+    # /health answers 503 until the warm-up has ended. By default it then generates a token, like /health_generate.
     health_path="/health",
+    environment=lambda _: {"SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION": "0"},
     routes=(
         PresetRoute(path="/v1/chat/completions"),
         PresetRoute(path="/v1/completions"),

@@ -15,6 +15,8 @@ def command(settings: PresetSettings) -> list[str]:
     words = ["text-generation-launcher", "--model-id", settings.model]
     words += ["--hostname", "127.0.0.1", "--port", str(settings.port)]
     if settings.context:
+        # The default of the prompt's limit comes from the model, and the launcher refuses one that exceeds the total.
+        words += ["--max-input-tokens", str(max(1, settings.context - 1))]
         words += ["--max-total-tokens", str(settings.context)]
     if settings.parallel:
         words += ["--max-concurrent-requests", str(settings.parallel)]

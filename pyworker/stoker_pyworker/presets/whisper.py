@@ -1,6 +1,7 @@
-"""Speech recognition: vLLM's transcription, or with MODEL_COMMAND a server such as `uvicorn` of faster-whisper-server."""
+"""Speech recognition: vLLM's transcription, or with MODEL_COMMAND a server of its own, such as speaches (faster-whisper)."""
 
 import io
+import json
 import math
 import struct
 import wave
@@ -30,6 +31,25 @@ def tone(seconds: float) -> bytes:
     return file.getvalue()
 
 
+def command(settings: PresetSettings) -> list[str]:
+    """`vllm serve`, or the user's command alone."""
+    words = vllm.command(settings)
+    if settings.command[-1:] == ("serve",):
+        return [*settings.command, *words[2:]]
+    return list(settings.command) or words
+
+
+def environment(settings: PresetSettings) -> dict[str, str]:
+    """vLLM's variables, and address and model for a server that is started by uvicorn, as speaches is."""
+    return {
+        **vllm.environment(settings),
+        "UVICORN_HOST": "127.0.0.1",
+        "UVICORN_PORT": str(settings.port),
+        "PRELOAD_MODELS": json.dumps([settings.model]),
+        "STT_MODEL_TTL": "-1",
+    }
+
+
 def benchmark(settings: PresetSettings) -> BenchmarkConfig:
     """Recordings of 3, 8 and 15 seconds."""
     return BenchmarkConfig(
@@ -44,9 +64,9 @@ def benchmark(settings: PresetSettings) -> BenchmarkConfig:
 
 PRESET = Preset(
     name="whisper",
-    command=vllm.command,
-    environment=vllm.environment,
-    program_words=2,
+    command=command,
+    program_words=0,
+    environment=environment,
     model="a repository or folder of a speech model, such as openai/whisper-small",
     health_path="/health",
     routes=(

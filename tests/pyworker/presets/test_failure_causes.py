@@ -142,6 +142,7 @@ LINES = [
     ("ollama", "unknown_model", "stoker: the model cannot be pulled: pull model manifest: file does not exist"),
     ("ollama", "memory", "Error: model requires more system memory (24.0 GiB) than is available (7.6 GiB)"),
     ("tgi", "cache_memory", "RuntimeError: Not enough memory to handle 4096 prefill tokens. You need to decrease"),
+    ("tgi", "arguments", 'Error: ArgumentValidation("`max_input_tokens must be < `max_total_tokens`")'),
     ("comfyui", "gpu_memory", "torch.cuda.OutOfMemoryError: CUDA out of memory."),
 ]  # fmt: skip
 

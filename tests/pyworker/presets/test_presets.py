@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 import tempfile
@@ -28,7 +29,8 @@ COMMANDS = {
     "--parallel 8 --ctx-size 32768 --note|two words; $HOME",
     "llama-cpp-python": "python3 -m llama_cpp.server --hf_model_repo_id org/model --model *Q4_K_M*.gguf --host 127.0.0.1"
     " --port 8123 --interrupt_requests false --model_alias|small one|--n_ctx 4096 --note|two words; $HOME",
-    "tgi": "text-generation-launcher --model-id org/model --hostname 127.0.0.1 --port 8123 --max-total-tokens 4096"
+    "tgi": "text-generation-launcher --model-id org/model --hostname 127.0.0.1 --port 8123 --max-input-tokens 4095"
+    " --max-total-tokens 4096"
     " --max-concurrent-requests 8 --num-shard 2 --note|two words; $HOME",
     "comfyui": "python3 main.py --listen 127.0.0.1 --port 8123 --note|two words; $HOME",
 }  # fmt: skip
@@ -70,6 +72,62 @@ def test_a_request_cannot_declare_more_tokens_than_the_context_holds(name):
     handler = build(name, FULL).handlers[0]
     assert handler.workload_calculator({"max_tokens": 1_000_000}) <= 4096
     assert handler.workload_calculator({"parameters": {"max_new_tokens": 1_000_000}}) <= 4096
+
+
+NASTY = "a b'c\"d $(id) `id` \\n; & | * ~ é 模型 \U0001f680"
+
+
+@pytest.mark.parametrize("name", presets.NAMES)
+def test_every_character_reaches_the_server_as_it_was_given(name, tmp_path):
+    """The server itself, a program that prints its arguments, is started from the command and the environment."""
+    program = tmp_path / "say it.py"
+    program.write_text("import json, os, sys; print(json.dumps([sys.argv[1:], dict(os.environ)]))")
+    variables = {
+        "MODEL_NAME": NASTY,
+        "MODEL_ALIAS": NASTY,
+        "MODEL_CACHE": NASTY,
+        "MODEL_ARGS": shlex.join([NASTY, ""]),
+        "MODEL_COMMAND": shlex.join([sys.executable, str(program)]),
+        "MODEL_ROUTES": "/x" if name == "http" else "",
+    }
+    server = build(name, variables).server
+    command = server.command[server.command.index("--") + 1 :] if name == "ollama" else server.command
+    done = subprocess.run(command, env=dict(server.env), capture_output=True, check=True, timeout=60)
+    arguments, environ = json.loads(done.stdout)
+    assert arguments[-2:] == [NASTY, ""]
+    given = [each for each in (*server.command, *arguments, *environ.values()) if NASTY in each]
+    assert len(given) >= 2
+    assert b"uid=" not in done.stdout, "no shell has run the command in the value"
+
+
+def test_sglangs_probe_generates_no_token():
+    """`/health` runs a request of one token unless this variable is off."""
+    server = build("sglang", {"MODEL_NAME": "org/model"}).server
+    assert server.env["SGLANG_ENABLE_HEALTH_ENDPOINT_GENERATION"] == "0"
+
+
+def test_an_interrupted_benchmark_of_a_serial_server_ends():
+    """llama_cpp.server notices only while it streams that its client has gone, and not before the prompt is computed;
+    requests of clients wait behind it.
+    """
+    handlers = build("llama-cpp-python", {"MODEL_NAME": "./a.gguf"}).handlers
+    (benchmark,) = (handler.benchmark_config for handler in handlers if handler.benchmark_config)
+    assert all(payload["stream"] is True for payload in benchmark.dataset)
+    assert all(len(payload["prompt"].split()) <= 16 for payload in benchmark.dataset)
+
+
+def test_whisper_runs_vllm_or_the_users_server_with_its_own_arguments():
+    model = {"MODEL_NAME": "Systran/faster-whisper-small", "MODEL_PORT": "8123"}
+    assert build("whisper", model).server.command[:3] == ("vllm", "serve", "Systran/faster-whisper-small")
+    other = build("whisper", model | {"MODEL_COMMAND": "/opt/vllm/bin/vllm serve"}).server.command
+    assert other[:4] == ("/opt/vllm/bin/vllm", "serve", "Systran/faster-whisper-small", "--host")
+    speaches = build(
+        "whisper", model | {"MODEL_COMMAND": "uvicorn --factory speaches.main:create_app"}
+    ).server
+    assert speaches.command == ("uvicorn", "--factory", "speaches.main:create_app")
+    assert speaches.env["UVICORN_HOST"] == "127.0.0.1"
+    assert speaches.env["UVICORN_PORT"] == "8123"
+    assert json.loads(speaches.env["PRELOAD_MODELS"]) == ["Systran/faster-whisper-small"]
 
 
 @pytest.mark.parametrize("name", presets.NAMES)
@@ -149,6 +207,24 @@ def test_routes_can_be_added_with_rules():
     assert plain.workload_calculator == ConstantWorkload(load=100.0)
 
 
+def test_a_route_of_the_preset_keeps_what_the_user_does_not_change():
+    routes = [
+        {"path": "/api/prompt", "parallel": False},
+        {"path": "/prompt", "rule": {"kind": "audio"}},
+        "/ws",
+    ]
+    built = build("comfyui", {"MODEL_ROUTES": json.dumps(routes)}).handlers
+    usual = {handler.route: handler for handler in build("comfyui", {}).handlers}
+    changed = {handler.route: handler for handler in built}
+    assert changed.keys() == usual.keys()
+    assert changed["/api/prompt"].response_generator is not None
+    assert changed["/api/prompt"].workload_calculator is usual["/api/prompt"].workload_calculator
+    assert changed["/ws"].websocket
+    assert changed["/ws"].workload_calculator is None
+    assert changed["/prompt"].in_job
+    assert isinstance(changed["/prompt"].workload_calculator, AudioWorkload)
+
+
 @pytest.mark.parametrize(
     ("name", "variables", "message"),
     [
@@ -164,6 +240,7 @@ def test_routes_can_be_added_with_rules():
         ("http", {"MODEL_COMMAND": "x", "MODEL_ROUTES": "[{]"}, "MODEL_ROUTES: expected paths or a JSON list"),
         ("http", {"MODEL_COMMAND": "x", "MODEL_ROUTES": '[{"rule": {}}]'}, "MODEL_ROUTES: expected paths"),
         ("http", {"MODEL_COMMAND": "x", "MODEL_ROUTES": "/x", "MODEL_PERF": "0"}, "MODEL_PERF (--perf): expected"),
+        ("comfyui", {"MODEL_ROUTES": '[{"path": "/api/prompt", "benchmark": [{}]}]'}, "it takes no benchmark"),
     ],
 )  # fmt: skip
 def test_an_invalid_setting_is_a_sentence(name, variables, message):

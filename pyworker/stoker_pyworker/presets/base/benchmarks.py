@@ -6,16 +6,25 @@ _TEXT = (
     "The stoker feeds the boiler before the ship needs the steam. He listens to the engine, looks at the water gauge,"
     " and writes the pressure of every hour into the book. When the bridge asks for more speed, the fire is already hot. "
 )
+_SENTENCE = _TEXT.partition(".")[0]
 _SHAPES = ((1, 48), (3, 96), (8, 64), (2, 128), (16, 32))
 """(Prompt length in copies of the text, tokens to generate)."""
 
 
 def payloads(*, short: bool = False) -> list[JsonObject]:
-    """Prompts and limits of tokens. They differ in their first words, so that a prefix cache does not answer."""
-    shapes = ((1, 24), (2, 16)) if short else _SHAPES
+    """Prompts and limits of tokens. They differ in their first words, so that a prefix cache does not answer.
+
+    A `short` prompt is one sentence: a server on a CPU computes the whole prompt before it notices that the benchmark was
+    interrupted, and a client's request waits so long.
+    """
+    if short:
+        return [
+            {"prompt": f"{number}. {_SENTENCE}", "max_tokens": tokens}
+            for number, tokens in enumerate((24, 16))
+        ]
     return [
         {"prompt": f"{number}. {_TEXT * copies}", "max_tokens": tokens}
-        for number, (copies, tokens) in enumerate(shapes)
+        for number, (copies, tokens) in enumerate(_SHAPES)
     ]
 
 

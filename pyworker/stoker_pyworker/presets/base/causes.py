@@ -56,7 +56,8 @@ PORT_TAKEN = FailureCause(
 ARGUMENTS = FailureCause(
     name="arguments",
     pattern=r"error: unrecognized arguments|error: argument .*:|error: invalid argument:|error: unexpected argument"
-    r"|error: the following arguments are required|unknown flag:|unknown shorthand flag",
+    r"|error: the following arguments are required|unknown flag:|unknown shorthand flag"
+    r"|\bArgumentValidation\(",
     sentence="the model server does not know an argument: correct MODEL_ARGS, or use another version of the server",
     final=True,
     everywhere=True,

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from types import FrameType
 
 _START_SECONDS = 60.0
@@ -53,7 +54,7 @@ def _wait_until_answering(server: subprocess.Popen[bytes]) -> None:
 def _pull(model: str) -> None:
     """Pull the model, and load it into memory with an empty prompt."""
     last = ""
-    for line in _call("POST", "/api/pull", {"model": model}, seconds_max=_PULL_SECONDS_MAX).splitlines():
+    for line in _lines("POST", "/api/pull", {"model": model}, seconds_max=_PULL_SECONDS_MAX):
         state = json.loads(line)
         if "error" in state:
             raise ValueError(state["error"])
@@ -66,11 +67,17 @@ def _pull(model: str) -> None:
 
 
 def _call(method: str, path: str, body: dict[str, object] | None, *, seconds_max: float) -> str:
+    return "".join(_lines(method, path, body, seconds_max=seconds_max))
+
+
+def _lines(method: str, path: str, body: dict[str, object] | None, *, seconds_max: float) -> Iterator[str]:
+    """The lines of the answer as they arrive, so that the log shows a download while it lasts."""
     host, _, port = os.environ["OLLAMA_HOST"].rpartition(":")
     connection = http.client.HTTPConnection(host, int(port), timeout=seconds_max)
     try:
         connection.request(method, path, None if body is None else json.dumps(body))
-        return connection.getresponse().read().decode("utf-8", "replace")
+        for line in connection.getresponse():
+            yield line.decode("utf-8", "replace")
     finally:
         connection.close()
 

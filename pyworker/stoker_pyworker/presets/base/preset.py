@@ -1,7 +1,7 @@
 """A preset's description of its model server, and the worker that follows from it."""
 
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from stoker_pyworker.config import (
@@ -13,9 +13,9 @@ from stoker_pyworker.config import (
     WorkerConfig,
 )
 from stoker_pyworker.presets.base.causes import COMMON
-from stoker_pyworker.presets.base.settings import PresetSettings
+from stoker_pyworker.presets.base.settings import PresetSettings, RouteSetting
 from stoker_pyworker.server_config import FailureCause, MetricNames, ModelServerConfig
-from stoker_wire.workload import TokenWorkload, WorkloadRule
+from stoker_wire.workload import ConstantWorkload, TokenWorkload, WorkloadRule
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,11 +115,25 @@ def _within_context(rule: WorkloadRule | Callable[[JsonObject], float] | None, c
 def _handlers(preset: Preset, settings: PresetSettings) -> list[HandlerConfig]:
     added = {route.path: route for route in settings.routes}
     measured = next((route.path for route in settings.routes if route.benchmark), preset.benchmark_path)
+    own = [route for route in preset.routes if route.path not in added]
+    # A route of the preset that the user names again keeps what the user does not say.
+    known = {route.path: route for route in preset.routes}
+    own += [
+        _changed(known.get(path) or PresetRoute(path=path, rule=ConstantWorkload(load=100.0)), each)
+        for path, each in added.items()
+    ]
     handlers = []
-    for route in preset.routes:
-        if route.path in added:
-            continue
-        benchmark = preset.benchmark(settings) if preset.benchmark and route.path == measured else None
+    for route in own:
+        given = added[route.path].benchmark if route.path in added else ()
+        benchmark = None
+        if given and route.responder is not None:
+            raise ConfigError(
+                f"MODEL_ROUTES: {route.path} answers before its work is done, so it takes no benchmark"
+            )
+        if route.path == measured and given:
+            benchmark = BenchmarkConfig(dataset=list(given), runs=2, concurrency=4)
+        elif route.path == measured and preset.benchmark:
+            benchmark = preset.benchmark(settings)
         handlers.append(
             HandlerConfig(
                 route=route.path,
@@ -133,17 +147,12 @@ def _handlers(preset: Preset, settings: PresetSettings) -> list[HandlerConfig]:
                 in_job=route.in_job,
             )
         )
-    for path, each in added.items():
-        benchmark = None
-        if path == measured and each.benchmark:
-            benchmark = BenchmarkConfig(dataset=list(each.benchmark), runs=2, concurrency=4)
-        handlers.append(
-            HandlerConfig(
-                route=path,
-                allow_parallel_requests=each.parallel,
-                max_queue_time=None,
-                workload_calculator=each.rule,
-                benchmark_config=benchmark,
-            )
-        )
     return handlers
+
+
+def _changed(route: PresetRoute, setting: RouteSetting) -> PresetRoute:
+    return replace(
+        route,
+        rule=setting.rule or route.rule,
+        parallel=route.parallel if setting.parallel is None else setting.parallel,
+    )

@@ -3,7 +3,7 @@
 import json
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
@@ -12,18 +12,18 @@ from stoker_pyworker.config import ConfigError
 from stoker_pyworker.server_config import STARTUP_SECONDS_MAX
 from stoker_wire.parsing.ids import read_id
 from stoker_wire.parsing.numbers import read_number
-from stoker_wire.workload import ConstantWorkload, WorkloadRule
+from stoker_wire.workload import WorkloadRule
 
 _RULE: TypeAdapter[WorkloadRule] = TypeAdapter(WorkloadRule)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RouteSetting:
-    """A route that the user adds."""
+    """A route that the user adds, or changes: what is not given is the preset's."""
 
     path: str
-    rule: WorkloadRule = field(default_factory=lambda: ConstantWorkload(load=100.0))
-    parallel: bool = True
+    rule: WorkloadRule | None = None
+    parallel: bool | None = None
     benchmark: tuple[dict[str, Any], ...] = ()
     """JSON payloads; the first route that has some is measured."""
 
