@@ -8,7 +8,7 @@ files='@FILES@' # lines of: sha256  name
 home="${STOKER_WORKER_HOME:-${HOME:-/root}/.stoker-worker}"
 base="${REPORT_ADDR:-}"
 base="${base%%,*}/worker"
-attempts="${STOKER_BOOTSTRAP_ATTEMPTS:-6}"
+attempts="${STOKER_BOOTSTRAP_ATTEMPTS:-9}" # their pauses add up to two minutes
 venv="$home/$version"
 requirements=requirements.txt
 # The variables that ask for traces need further packages, in an environment of its own.
@@ -30,24 +30,30 @@ report() {
 }
 
 fail() {
-    say "$1"
-    report "bootstrap: $1" "${2:-false}"
+    local text free
+    text="$1"
+    free=$(df -Pk "$home" 2>/dev/null | { read -r _; read -r _ _ _ free _; printf '%s' "$free"; })
+    if [ -n "$free" ] && [ "$free" -lt 20480 ]; then
+        text="only $((free / 1024)) MiB are free in $home, rent with a larger disk (launch_args: --disk); $text"
+    fi
+    say "$text"
+    report "bootstrap: $text" "${2:-false}"
     exit 3
 }
 
 # Runs a command until it succeeds, with growing pauses. The last lines of its output explain a failure.
 retry() {
-    local what="$1" remedy="$2" pause=1 attempt log="$home/bootstrap.log"
+    local what="$1" remedy="$2" pause=1 attempt output
     shift 2
     for attempt in $(seq "$attempts"); do
-        if "$@" >"$log" 2>&1; then return 0; fi
-        say "$what failed (attempt $attempt of $attempts): $(tail -n 1 "$log")"
+        if output=$("$@" 2>&1); then return 0; fi
+        say "$what failed (attempt $attempt of $attempts): $(tail -n 1 <<<"$output")"
         if [ "$attempt" -lt "$attempts" ]; then
             sleep "$pause"
             pause=$((pause < 30 ? pause * 2 : 30))
         fi
     done
-    fail "$what failed: $(tail -n 3 "$log" | tr '\n' ' '). $remedy"
+    fail "$what failed: $(tail -n 3 <<<"$output" | tr '\n' ' '). $remedy"
 }
 
 download() { curl -fsSL --max-time 300 -o "$2" "$1"; }
@@ -62,7 +68,12 @@ find_python() {
     return 1
 }
 
-get_uv() { curl -fsSL --max-time 300 https://astral.sh/uv/install.sh | env UV_UNMANAGED_INSTALL="$home/uv" sh; }
+# uv from its publisher, or with an older Python's pip from the package index.
+get_uv() {
+    curl -fsSL --max-time 300 https://astral.sh/uv/install.sh | env UV_UNMANAGED_INSTALL="$home/uv" sh && return
+    python3 -m pip install --quiet --disable-pip-version-check --upgrade --target "$home/uv/pip" uv &&
+        ln -sf pip/bin/uv "$home/uv/uv"
+}
 
 install_worker() {
     local wheels="$home/wheels" python uv sum name
@@ -82,10 +93,12 @@ install_worker() {
     fi
     local packages=("$wheels"/stoker_wire-"$version"-*.whl "$wheels"/stoker_pyworker-"$version"-*.whl)
     local remedy="Does this machine reach the package index?"
+    local environment="$remedy"
+    [ -n "$python" ] || environment="Does this machine reach github.com, where uv gets Python? Or take an image with Python 3.11."
     # A half-made environment is removed before each attempt, and the variables of the image do not lead elsewhere.
     unset PYTHONPATH PYTHONHOME VIRTUAL_ENV
     if [ -n "$uv" ]; then
-        retry "the environment" "$remedy" "$uv" venv --quiet --clear --python "${python:-3.12}" "$venv"
+        retry "the environment" "$environment" "$uv" venv --quiet --clear --python "${python:-3.12}" "$venv"
         retry "the installation of the worker's packages" "$remedy" \
             "$uv" pip install --quiet --python "$venv/bin/python" --require-hashes -r "$wheels/$requirements"
         retry "the installation of the worker" "$remedy" \

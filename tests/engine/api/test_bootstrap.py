@@ -102,25 +102,37 @@ print(sys.prefix, sys.argv[1:])
 
 
 def kinds() -> list:
-    """Machines with uv, and with a plain Python."""
+    """Machines with uv, with a plain Python, and with Debian's Python without the package python3-venv."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv") / "versions"
-    plain = sorted(pyenv.glob("3.12.*/bin"))
-    return [pytest.param("uv", id="uv"), *(pytest.param(str(plain[-1]), id="venv") for _ in plain[:1])]
+    plain = [str(each) for each in sorted(pyenv.glob("3.12.*/bin"))[-1:]]
+    kinds = [("uv", "uv", ""), *(("venv", "plain", each) for each in plain)]
+    kinds += [("no-venv", "no venv", each) for each in plain]
+    return [pytest.param(kind, folder, id=name) for name, kind, folder in kinds]
+
+
+NO_VENV = """#!/bin/sh
+case "$*" in *"import venv, ensurepip"*|"-m venv "*) echo "no module ensurepip" >&2; exit 1;; esac
+exec {python} "$@"
+"""
 
 
 @pytest.mark.long
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("kind", kinds())
+@pytest.mark.parametrize(("kind", "folder"), kinds())
 async def test_an_empty_machine_gets_the_worker_once_and_keeps_its_own_packages(
-    bare_stage: Stage, sealed: str, tmp_path: Path, kind: str
+    bare_stage: Stage, sealed: str, tmp_path: Path, kind: str, folder: str
 ) -> None:
     server = await bare_stage.start_engine(worker_package=PACKAGE)
     address = report_address(server.url, LAUNCH, sealed)
     (tmp_path / "worker.py").write_text(WORKER_FILE)
+    (tmp_path / "bin").mkdir()
     if kind == "uv":
-        (tmp_path / "bin").mkdir()
         (tmp_path / "bin" / "uv").symlink_to(UV)
-    path = f"{tmp_path / 'bin' if kind == 'uv' else kind}:/usr/bin:/bin"
+    if kind == "no venv":
+        for name in ("python3.13", "python3.12", "python3.11", "python3"):
+            (tmp_path / "bin" / name).write_text(NO_VENV.format(python=f"{folder}/python3"))
+            (tmp_path / "bin" / name).chmod(0o755)
+    path = f"{folder if kind == 'plain' else tmp_path / 'bin'}:/usr/bin:/bin"
     # An image's PYTHONPATH with another pydantic must not reach the worker.
     (tmp_path / "image").mkdir()
     (tmp_path / "image" / "pydantic.py").write_text("raise SystemExit('the packages of the image')")
@@ -202,6 +214,30 @@ async def test_a_failure_names_the_step_and_reaches_the_engine(bare_stage: Stage
     await until(
         lambda: known.report.error.startswith("bootstrap: the installation"), "the engine has the failure"
     )
+
+
+async def test_a_full_disk_is_named_beside_the_step(bare_stage: Stage, sealed: str, tmp_path: Path) -> None:
+    server = await bare_stage.start_engine(worker_package=PACKAGE)
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "uv").symlink_to(UV)
+    (tmp_path / "bin" / "df").write_text(
+        "#!/bin/sh\necho header\necho /dev/vda 2097152 2095104 2048 100% /\n"
+    )
+    (tmp_path / "bin" / "df").chmod(0o755)
+    code, _, err = await bootstrap(
+        report_address(server.url, LAUNCH, sealed),
+        tmp_path,
+        "vllm",
+        PATH=f"{tmp_path / 'bin'}:/usr/bin:/bin",
+        STOKER_BOOTSTRAP_ATTEMPTS="1",
+        UV_DEFAULT_INDEX="http://127.0.0.1:9/simple",
+        UV_HTTP_RETRIES="0",
+        UV_CACHE_DIR=str(tmp_path / "cache"),
+    )
+    assert code == 3
+    last = err.strip().splitlines()[-1]
+    assert f"only 2 MiB are free in {tmp_path}/.stoker-worker, rent with a larger disk" in last
+    assert "the installation of the worker's packages failed" in last
 
 
 async def test_a_file_that_was_changed_on_the_way_is_not_installed(
