@@ -161,7 +161,7 @@ async def _repository(http: httpx.AsyncClient, name: str) -> Mapping[str, Any]:
 
 
 def _check(reply: httpx.Response, name: str) -> None:
-    hub = f"{reply.request.url.scheme}://{reply.request.url.host}"
+    hub = f"{reply.request.url.scheme}://{reply.request.url.netloc.decode()}"
     if reply.status_code in (401, 403):
         raise Invalid(
             f"{name}: {hub} refuses access ({reply.status_code}): the name is wrong, or the repository is gated. Accept "

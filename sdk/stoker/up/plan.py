@@ -230,6 +230,11 @@ def _check_reachable(request: UpRequest, found: FoundOffers) -> None:
         raise Invalid(
             f"{request.model}: a rented machine cannot read a file of this one; give a Hugging Face repository"
         )
+    if not request.image and not request.preset.image:
+        raise Invalid(
+            f"--image is required on rented machines: there is no common image of {request.preset.title}; name one that "
+            "carries it"
+        )
     if is_loopback_url(found.engine_url):
         raise Invalid(
             f"rented machines cannot report to {found.engine_url}: set engine.public_url to an address that the internet "
@@ -260,8 +265,11 @@ def _refusal(request: UpRequest, needs: list[MemoryNeed], every: FoundOffers) ->
         )
     first, last = needs[0], needs[-1]
     other = f", or {last}" if last is not first else ""
-    fits = [need for need in needs if need.gpus == best.num_gpus and need.per_gpu > best.gpu_ram * MIB]
-    weights_alone = bool(fits) and fits[0].weights / fits[0].gpus > best.gpu_ram * MIB * fits[0].utilization
+    weights_alone = all(
+        need.weights / need.gpus > best.gpu_ram * MIB * need.utilization
+        for need in needs
+        if need.gpus <= best.num_gpus
+    )
     remedy = "a quantised model" if weights_alone else "a shorter --context, a quantised model"
     remedy = f"Take {remedy}, or more memory with --search or --gpus"
     if not best.gpu_ram:

@@ -25,8 +25,8 @@ _NUMBER = re.compile(r"\d+(\.\d+)?")
 """Times, ids and sizes differ between failures for one reason."""
 _FAILED_BOOT = "error before it was ever ready: "
 """Beginning of the reason for which the planner destroys such a worker."""
-_NO_MACHINE = "no machine can run workergroup "
-"""Beginning of the reason for which the planner rents no other machine."""
+_NO_MACHINE = ("no machine can run workergroup ", " equal failures on several hosts")
+"""Parts of the reasons for which the planner rents no other machine."""
 
 PHASES: Mapping[str, str] = {
     WorkerState.PENDING: "waits for its order",
@@ -45,6 +45,7 @@ PHASES: Mapping[str, str] = {
     WorkerState.DESTROYING: "is destroyed",
 }
 _BOOTING = frozenset({WorkerState.CREATING, WorkerState.CREATED, WorkerState.LOADING})
+_LOAD_PHASES = frozenset({PHASES["download"], PHASES["load"], PHASES["benchmark"]})
 _LOADED = frozenset({WorkerState.READY, WorkerState.INACTIVE})
 
 Say = Callable[[float, str], None]
@@ -76,7 +77,7 @@ class BootProgress:
                 found.append(f"{each.get('kind', 'decision')}: {reason}")
                 if each.get("kind") == "destroy" and reason.startswith(_FAILED_BOOT):
                     self.failures.append(reason.removeprefix(_FAILED_BOOT))
-                if each.get("kind") == "wait" and reason.startswith(_NO_MACHINE):
+                if each.get("kind") == "wait" and any(part in reason for part in _NO_MACHINE):
                     self.paused = reason
         for worker in workers:
             if not worker.id:  # nothing is rented yet: the decisions tell of it
@@ -99,12 +100,16 @@ class BootProgress:
 
     def _texts(self, worker: WorkerRecord, host: str) -> list[tuple[str, str]]:
         extra = worker.model_extra or {}
-        where = f" on {extra.get('kind') or worker.gpu_name}" if worker.status == WorkerState.CREATING else ""
-        price = f", ${worker.dph_total:.4g}/h" if where and worker.dph_total else ""
         phase = PHASES.get(str(extra.get("phase") or ""), PHASES.get(worker.status, worker.status))
+        is_new = phase == PHASES[WorkerState.CREATING]
+        where = f" on {extra.get('kind') or worker.gpu_name}" if is_new else ""
+        price = f", ${worker.dph_total:.4g}/h" if is_new and worker.dph_total else ""
+        state = f"{worker.id} state"
+        if phase == PHASES[WorkerState.MODEL_LOADING] and self.said.get(state) in _LOAD_PHASES:
+            phase = ""  # the load has ended, and the workflow does not know it yet
         error = str(extra.get("error_msg") or "")
         return [
-            (f"{worker.id} state", f"{phase}{where}{price}"),
+            (state, f"{phase}{where}{price}"),
             (f"{worker.id} host", host),
             (f"{worker.id} error", f"error: {error}" if error else ""),
         ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 import shlex
@@ -11,6 +12,7 @@ from typing import Any
 
 from stoker.errors import Invalid
 from stoker.preflight.memory import BATCHING_SERVER, LLAMA_CPP, ServerMemory
+from stoker_wire.endpoint import ENDPOINT_NAME_CHARS_MAX, ENDPOINT_NAME_PATTERN
 from stoker_wire.presets import PRESETS, PresetSummary
 from stoker_wire.security.redaction import REFERENCE
 
@@ -50,6 +52,8 @@ class UpRequest:
     """VRAM per GPU that the user states; then the model is not read."""
     search: str = ""
     command: str = ""
+    image: str = ""
+    """Container image of a rented machine; "": the preset's."""
     server_args: tuple[str, ...] = ()
     variables: Mapping[str, str] = field(default_factory=dict)
     secrets: tuple[str, ...] = ()
@@ -77,8 +81,22 @@ class UpRequest:
 
     @property
     def served_model(self) -> str:
-        """The name under which the model server serves the model, by default."""
+        """The name under which the model server knows the model. Ollama has no aliases."""
+        if self.preset.model == "ollama":
+            return self.model
         return self.variables.get("MODEL_ALIAS") or self.model
+
+    @property
+    def added_routes(self) -> list[str]:
+        """The paths in MODEL_ROUTES; an invalid value has none, and the worker says why."""
+        text = self.variables.get("MODEL_ROUTES", "").strip()
+        if not text.startswith("["):
+            return [path.strip() for path in text.split(",") if path.strip()]
+        try:
+            given = [each["path"] if isinstance(each, dict) else each for each in json.loads(text)]
+        except (ValueError, TypeError, KeyError):
+            return []
+        return [each for each in given if isinstance(each, str)]
 
     @property
     def template_name(self) -> str:
@@ -89,12 +107,17 @@ class UpRequest:
         """The template's fields. `local`: for the host marketplace, whose instances have the worker already."""
         return {
             "name": self.template_name,
-            "image": self.preset.image or ("host" if local else "python:3.12-slim"),
+            "image": self.image or self.preset.image or "host",
             "env": shlex.join(self._flags(gpus=gpus, context=context, local=local)),
-            "onstart": ON_START_LOCAL if local else ON_START,
+            "onstart": ON_START_LOCAL if local else "\n".join(filter(None, [self._setup, ON_START])),
             "runtype": "args" if local else "ssh_direct",
             "recommended_disk_space": disk_gb,
         }
+
+    @property
+    def _setup(self) -> str:
+        """The command that completes the preset's own image."""
+        return self.preset.setup if not self.image else ""
 
     def volume_args(self, *, local: bool) -> str:
         """The launch arguments that attach the volume. Raises Invalid."""
@@ -139,10 +162,11 @@ class UpRequest:
 
 
 ON_START = (
+    "command -v curl >/dev/null || { apt-get update && apt-get install -y curl ca-certificates; } >/dev/null 2>&1\n"
     'curl --fail --silent --show-error --location --retry 8 --retry-all-errors "${REPORT_ADDR%%,*}/worker/bootstrap.sh"'
     ' | bash -s -- "$STOKER_PRESET"'
 )
-"""The start command on a rented machine: install the engine's own worker, and run the preset."""
+"""The start command on a rented machine: install the engine's own worker, and run the preset. Some images lack curl."""
 ON_START_LOCAL = 'exec python -m stoker_pyworker.presets "$STOKER_PRESET"'
 
 
@@ -151,6 +175,26 @@ def find_preset(name: str) -> PresetSummary:
     if (found := PRESETS.get(name)) is None:
         raise Invalid(f"unknown preset {name!r:.60}; there are: {', '.join(sorted(PRESETS))}")
     return found
+
+
+def check_request(request: UpRequest) -> None:
+    """Refuse what could only be found out after a template is made or a machine is rented. Raises Invalid."""
+    name = request.endpoint
+    if len(name) > ENDPOINT_NAME_CHARS_MAX or re.fullmatch(ENDPOINT_NAME_PATTERN, name) is None:
+        raise Invalid(
+            f"--name: expected letters, digits, `_`, `-` and single spaces inside, at most {ENDPOINT_NAME_CHARS_MAX}, "
+            f"got {name!r:.80}"
+        )
+    if request.preset.name != "http":
+        return
+    if not request.command:
+        raise Invalid(
+            "--command is required for this preset: the program that serves HTTP, such as 'python3 app.py'"
+        )
+    if not request.added_routes:
+        raise Invalid(
+            "--env MODEL_ROUTES=… is required for this preset: the server's paths, such as /predict"
+        )
 
 
 def read_variables(given: list[str]) -> dict[str, str]:

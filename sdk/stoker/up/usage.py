@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from collections.abc import Sequence
 from typing import Any
 from urllib.parse import quote
 
@@ -14,7 +15,7 @@ _BODIES: dict[str, dict[str, Any]] = {
     "/v1/chat/completions": _CHAT,
     "/v1/embeddings": {"input": "hello"},
     "/generate": {"inputs": "hello"},
-    "/prompt": {"prompt": {}},
+    "/api/prompt": {"prompt": {}},
 }
 _COST = 150
 """Covers 100 tokens of output and a short prompt by the presets' workload rules."""
@@ -22,43 +23,49 @@ _AUDIO = "/v1/audio/transcriptions"
 
 
 def usage_lines(
-    preset: PresetSummary, *, engine_url: str, endpoint: str, model: str = "", has_key: bool = True
+    preset: PresetSummary,
+    *,
+    engine_url: str,
+    endpoint: str,
+    model: str = "",
+    routes: Sequence[str] = (),
+    key: str = "",
 ) -> list[str]:
     """Lines for a shell and for Python. The key is read from STOKER_API_KEY, so that none is printed.
 
     Args:
-        model: the name that the model server knows. The engine's OpenAI API knows the endpoint's name as well.
-        has_key: whether the shell has STOKER_API_KEY; without it the first line sets it.
+        model: the name under which the model server knows the model. The SDK sends the body to it as it is, while the
+            engine's model API takes the endpoint's name too.
+        routes: of the worker beside those of the preset.
+        key: what sets STOKER_API_KEY in the shell, such as `$(stokerd key)`; empty: the shell has it.
     """
-    route = preset.routes[0] if preset.routes else "/"
+    route = [*preset.routes, *routes, "/"][0]
     base = f"{engine_url}/openai/{quote(endpoint)}"
-    lines = [] if has_key else ["export STOKER_API_KEY=$(stokerd key)"]
+    lines = [f"export STOKER_URL={engine_url}" + (f" STOKER_API_KEY={key}" if key else "")]
     lines += [f"export OPENAI_BASE_URL={base}/v1 OPENAI_API_KEY=$STOKER_API_KEY", ""]
     auth = '-H "Authorization: Bearer $STOKER_API_KEY"'
+    openai = ["# Python, after: pip install openai", "from openai import OpenAI"]
     if route == _AUDIO:
-        lines += ["# curl", f"curl {base}{route} {auth} -F file=@speech.wav -F model={endpoint}"]
-        lines += ["", "# openai", "from openai import OpenAI"]
+        form = shlex.join(["-F", "file=@speech.wav", "-F", f"model={endpoint}"])
+        lines += ["# curl", f"curl {base}{route} {auth} {form}", "", *openai]
         lines += [
-            f'OpenAI().audio.transcriptions.create(model="{endpoint}", file=open("speech.wav", "rb")).text'
+            f'print(OpenAI().audio.transcriptions.create(model="{endpoint}", file=open("speech.wav", "rb")).text)'
         ]
         return lines
-    body = _body(route, endpoint)
+    text = json.dumps(_body(route, endpoint))
     lines += [
         "# curl",
-        f"curl {base}{route} {auth} -H 'Content-Type: application/json' -d {shlex.quote(json.dumps(body))}",
+        f"curl {base}{route} {auth} -H 'Content-Type: application/json' -d {shlex.quote(text)}",
         "",
     ]
     if route == "/v1/chat/completions":
-        lines += ["# openai", "from openai import OpenAI"]
-        lines += [
-            f'OpenAI().chat.completions.create(model="{endpoint}", messages={_CHAT["messages"]}, max_tokens=100)',
-            "",
-        ]
+        call = f'chat.completions.create(model="{endpoint}", messages={_CHAT["messages"]}, max_tokens=100)'
+        lines += [*openai, f"print(OpenAI().{call}.choices[0].message.content)", ""]
     elif route == "/v1/embeddings":
-        lines += ["# openai", "from openai import OpenAI"]
-        lines += [f'OpenAI().embeddings.create(model="{endpoint}", input="hello").data[0].embedding', ""]
+        call = f'embeddings.create(model="{endpoint}", input="hello")'
+        lines += [*openai, f"print(OpenAI().{call}.data[0].embedding)", ""]
     lines += [
-        "# stoker",
+        "# Python, after: pip install stoker",
         "import stoker",
         "with stoker.SyncServerless() as client:",
         f'    answer = client.get_endpoint("{endpoint}").request("{route}", {_body(route, model or endpoint)}, cost={_COST})',

@@ -32,6 +32,15 @@ def test_endpoints_are_listed_without_their_keys(peers, stoker):
     )
 
 
+@pytest.mark.parametrize("filters", ["{num_gpus: 1}", "[]", "gpu_ram>=24", "null"])
+def test_filters_that_no_search_could_read_make_no_template(peers, stoker, filters):
+    shown = stoker("templates", "create", "mine", "--extra-filters", filters, COLUMNS="120")
+    assert shown.exit_code == 2
+    assert "expected a JSON object" in shown.stderr
+    assert "Traceback" not in shown.output
+    assert sent(peers, "POST", "/api/v0/template/") == []
+
+
 @pytest.mark.parametrize("action", ["drain", "resume", "reboot", "destroy"])
 def test_a_worker_is_drained_resumed_rebooted_and_destroyed(peers, stoker, action):
     shown = stoker("workers", action, "llm", "0a1b", *(["--yes"] if action == "destroy" else []))

@@ -1,6 +1,9 @@
 """The choice of machines for a model, its price, and the refusal before anything is rented."""
 
+import shutil
+import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +15,7 @@ from stoker.preflight.model_config import read_shape
 from stoker.preflight.sources import Model
 from stoker.up.local_program import local_program
 from stoker.up.plan import make_plan
-from stoker.up.request import UpRequest, add_terms, find_preset, raise_gpu_ram
+from stoker.up.request import ON_START, UpRequest, add_terms, check_request, find_preset, raise_gpu_ram
 from tests.sdk.preflight.test_published_sizes import PUBLISHED
 
 
@@ -96,6 +99,19 @@ async def test_a_70b_model_on_a_24_gb_card_is_refused_before_anything_is_rented(
     assert "Take a quantised model, or more memory with --search or --gpus" in said
 
 
+@pytest.mark.parametrize(("gpus", "context"), [(1, None), (None, None), (None, 100_000)])
+async def test_no_shorter_context_is_proposed_where_the_weights_alone_are_too_large(gpus, context):
+    """131 GiB of weights do not fit on one GPU of 24 GiB, nor a fourth of them on each of four."""
+    four = offer(7, "RTX 4090", 24_564, 1.60, gpus=4)
+    with pytest.raises(Invalid, match="Take a quantised model, or more memory"):
+        await make_plan(asked(gpus=gpus, context=context), LLAMA_70B, market(RTX_4090, four))
+
+
+async def test_a_shorter_context_is_proposed_where_the_weights_fit():
+    with pytest.raises(Invalid, match="Take a shorter --context, a quantised model"):
+        await make_plan(asked(context=100_000), LLAMA_8B, market(RTX_4090))
+
+
 async def test_a_70b_model_is_split_over_the_cheapest_number_of_gpus():
     plan = await make_plan(asked(name=LLAMA_70B.name), LLAMA_70B, market(RTX_4090, A100, FOUR_A100, TWO_H200))
     assert (plan.gpus, plan.offers[0].gpu_name) == (4, "A100 SXM4")
@@ -162,6 +178,72 @@ async def test_cpu_machines_that_are_all_rented_are_not_called_a_lack_of_gpus():
 async def test_an_engine_on_loopback_rents_nothing_elsewhere():
     with pytest.raises(Invalid, match="cannot report to http://127.0.0.1:8080: set engine.public_url"):
         await make_plan(asked(), LLAMA_8B, market(RTX_4090, url="http://127.0.0.1:8080"))
+
+
+async def test_a_preset_without_an_image_needs_one_on_a_rented_machine():
+    ask = asked("comfyui", "")
+    with pytest.raises(Invalid, match="--image is required on rented machines"):
+        await make_plan(ask, None, market(RTX_4090))
+    plan = await make_plan(asked("comfyui", "", image="org/comfyui:1"), None, market(RTX_4090))
+    assert plan.template["image"] == "org/comfyui:1"
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({}, "--command is required"),
+        ({"command": "python3 app.py"}, "MODEL_ROUTES=… is required"),
+        ({"command": "python3 app.py", "variables": {"MODEL_ROUTES": "[{]"}}, "MODEL_ROUTES=… is required"),
+    ],
+)
+def test_a_server_without_a_preset_is_described_before_anything_is_rented(given, message):
+    with pytest.raises(Invalid, match=message):
+        check_request(asked("http", "", **given))
+    check_request(asked("http", "", command="python3 app.py", variables={"MODEL_ROUTES": "/predict"}))
+
+
+@pytest.mark.parametrize("name", ["a/b", "", " llm", "x" * 201, "llm\n", "модель"])
+def test_a_name_that_no_endpoint_may_have_is_refused_before_the_template_is_made(name):
+    request = replace(asked(), endpoint=name)
+    with pytest.raises(Invalid, match="--name: expected letters"):
+        check_request(request)
+
+
+def test_ollama_knows_its_model_by_its_own_name():
+    alias = {"variables": {"MODEL_ALIAS": "small"}}
+    assert asked("ollama", "qwen2.5:0.5b", **alias).served_model == "qwen2.5:0.5b"
+    assert asked("vllm", "org/model", **alias).served_model == "small"
+
+
+async def test_vllms_image_gets_the_packages_that_read_audio():
+    plan = await make_plan(asked("whisper"), LLAMA_8B, market(RTX_4090))
+    assert 'uv pip install --system --quiet "vllm[audio]"' in plan.template["onstart"]
+    plan = await make_plan(asked("whisper", image="org/speech:1"), LLAMA_8B, market(RTX_4090))
+    assert "audio" not in plan.template["onstart"], "an image of the user's has what it needs"
+
+
+@pytest.mark.parametrize("has_curl", [True, False])
+def test_the_start_command_installs_curl_only_where_it_is_missing(tmp_path, has_curl):
+    """Programs of the image are stand-ins that say how they were called; curl answers with a script."""
+    curl = "#!/bin/sh\necho 'echo \"$1\"'\n"
+    apt = f'#!/bin/sh\necho "apt-get $*" >>{tmp_path}/apt\nln -sf {tmp_path}/curl {tmp_path}/bin/curl\n'
+    (tmp_path / "bin").mkdir()
+    for path, text in ((tmp_path / "curl", curl), (tmp_path / "bin" / "apt-get", apt)):
+        path.write_text(text)
+        path.chmod(0o755)
+    for name in ("bash", "ln", "sh"):
+        (tmp_path / "bin" / name).symlink_to(shutil.which(name))
+    if has_curl:
+        (tmp_path / "bin" / "curl").symlink_to(tmp_path / "curl")
+    environ = {
+        "PATH": str(tmp_path / "bin"),
+        "STOKER_PRESET": "vllm",
+        "REPORT_ADDR": "https://engine.example",
+    }
+    done = subprocess.run(
+        ["bash", "-c", ON_START], env=environ, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert (done.stdout, (tmp_path / "apt").exists()) == ("vllm\n", not has_curl)
 
 
 async def test_a_file_of_this_machine_is_not_promised_to_a_rented_one(tmp_path):

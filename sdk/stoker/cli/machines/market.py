@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any
 
 import typer
@@ -104,6 +105,7 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Create a template; an equal one is created once."""
+    _check_filters(extra_filters)
     given = {
         "name": name,
         "image": image,
@@ -122,6 +124,19 @@ def create(
         print_json(made.as_json())
     else:
         print_line(f"template {made.name}, hash {made.hash_id}")
+
+
+def _check_filters(text: str | None) -> None:
+    """Raises BadParameter for text that no search could read."""
+    try:
+        given = {} if text is None else json.loads(text)
+    except ValueError:
+        given = None
+    if not isinstance(given, dict):
+        raise typer.BadParameter(
+            f'expected a JSON object such as {{"num_gpus": {{"eq": 1}}}}, got {text!r:.60}',
+            param_hint="--extra-filters",
+        )
 
 
 @templates.command()

@@ -14,10 +14,11 @@ from stoker.cli.output import print_line, print_notice
 from stoker.client import Serverless
 from stoker.errors import Invalid, StokerError
 from stoker.preflight.sources import HUB, Model, ModelUnavailable, local_path, read_model
+from stoker.settings import KEY_VARIABLE, LOCAL_FILE
 from stoker.up.apply import ENDPOINT_DEFAULTS, Applied, apply_plan
 from stoker.up.plan import Plan, make_plan
 from stoker.up.progress import last_decision_at, wait_until_loaded
-from stoker.up.request import UpRequest, find_preset, read_variables
+from stoker.up.request import UpRequest, check_request, find_preset, read_variables
 from stoker.up.usage import usage_lines
 from stoker_wire.presets import PRESETS
 
@@ -71,6 +72,7 @@ def up(
         float | None,
         typer.Option("--inactivity-timeout", help="Idle seconds before zero running workers (600)."),
     ] = None,
+    image: Annotated[str, typer.Option(help="Container image, instead of the preset's.")] = "",
     command: Annotated[str, typer.Option(help="Program of the model server, instead of the preset's.")] = "",
     env: Annotated[
         list[str] | None, typer.Option("--env", "-e", help="NAME=value for the worker; repeatable.")
@@ -109,12 +111,14 @@ def up(
             gpu_ram_gb=gpu_ram,
             search=search,
             command=command,
+            image=image,
             server_args=tuple(server_args or ()),
             variables=variables,
             secrets=tuple(secret or ()),
             disk_gb=disk,
             cache=cache,
         )
+        check_request(request)
         read, notes = await _read(request)
         return await make_plan(request, read, client.marketplace.offers, notes)
 
@@ -150,7 +154,8 @@ def up(
         engine_url=_engine_url(context),
         endpoint=applied.endpoint.endpoint_name,
         model=plan.request.served_model,
-        has_key=not plan.local or bool(os.environ.get("STOKER_API_KEY")),
+        routes=plan.request.added_routes,
+        key=_key_source(),
     ):
         print_line(line)
 
@@ -207,6 +212,13 @@ def _confirm(plan: Plan, yes: bool) -> None:
 def _say(seconds: float, line: str) -> None:
     print_line(f"{seconds:6.0f} s  {line}")
     sys.stdout.flush()
+
+
+def _key_source() -> str:
+    """What sets STOKER_API_KEY in this shell; empty if it is set."""
+    if os.environ.get(KEY_VARIABLE):
+        return ""
+    return "$(stokerd key)" if LOCAL_FILE.exists() else "…"
 
 
 def _engine_url(context: typer.Context) -> str:
