@@ -67,13 +67,15 @@ class OffersApi:
         )
 
     async def warning_of(self, group: Workergroup) -> str:
-        """Why no offer matches the workergroup now; "" if some do, or the marketplace does not answer."""
+        """Why no offer matches the workergroup now, or its search is invalid; "" if some do, or no market answers."""
         try:
             async with asyncio.timeout(_WARNING_SECONDS_MAX):
                 template = await self._template(group.model_dump())
                 query, rows = await self._search(group, template)
                 return "" if rows else await self._why_none(query)
-        except (Problem, TimeoutError):
+        except Problem as fault:
+            return fault.message if fault.status == 400 else ""
+        except TimeoutError:
             return ""
 
     async def _template(self, given: Mapping[str, Any]) -> Template:

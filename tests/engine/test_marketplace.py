@@ -95,6 +95,19 @@ async def test_a_workergroup_that_no_offer_matches_is_created_with_a_warning(ali
     assert "warning" not in matched
 
 
+async def test_a_workergroup_whose_template_has_unreadable_filters_is_created_with_a_warning(
+    alice: Console,
+) -> None:
+    wanted = {"name": "typo", "image": "img", "extra_filters": "{num_gpus: 1}"}
+    made = (await alice.good("POST", "/api/v0/template/", wanted))["template"]
+    number = await alice.create("typo", max_workers=0)
+    body = {"endpoint_id": number, "template_hash": made["hash_id"], "search_params": ""}
+    warning = (await alice.good("POST", "/api/v0/workergroups/", body))["warning"]
+    assert warning.startswith(
+        f"the extra filters of template {made['hash_id']} cannot be parsed: not valid JSON"
+    )
+
+
 async def test_an_equal_template_is_created_once_and_deleted_when_no_workergroup_uses_it(
     alice: Console, bob: Console
 ) -> None:
