@@ -1,12 +1,11 @@
 """Verifies tickets: signature, worker, expiry and single use."""
 
-import base64
 import hmac
 
 import msgspec
 
 from stoker_wire.problem import Problem
-from stoker_wire.security.ticket import PADDING, Ticket, TicketRefused, ticket_mac, verify_ticket
+from stoker_wire.security.ticket import Ticket, TicketRefused, from_base64, ticket_mac, verify_ticket
 
 _BUCKET_SECONDS = 10
 
@@ -35,7 +34,7 @@ def verify_ticket_fast(text: str, key: bytes, *, worker: str, now: float) -> Tic
     body, _, shown = text.encode("utf-8", "replace").partition(b".")
     if hmac.compare_digest(shown, ticket_mac(key, body)):
         try:
-            wire = _fields.decode(base64.urlsafe_b64decode(body + PADDING))
+            wire = _fields.decode(from_base64(body))
         except (msgspec.DecodeError, ValueError, RecursionError):
             pass
         else:
