@@ -5,7 +5,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stoker_wire.security.fingerprint import FINGERPRINT_CHARS, fingerprint
+from stoker_wire.security.fingerprint import CANONICAL_BYTES_MAX, FINGERPRINT_CHARS, fingerprint
 
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8),
@@ -43,3 +43,13 @@ def test_depth_and_size_are_no_obstacle():
     assert fingerprint("/x", deep) != fingerprint("/x", deep + b"[")
     large = b'"' + b"x" * 1_000_000 + b'"'
     assert fingerprint("/x", large) != fingerprint("/x", large + b" ")
+
+
+def test_blanks_count_in_a_payload_that_is_too_large_to_be_sorted():
+    def padded(size):
+        blanks = size - len(b'{"a":1}')
+        return b'{"a":' + b" " * blanks + b"1}"
+
+    plain = fingerprint("/x", b'{"a":1}')
+    assert fingerprint("/x", padded(CANONICAL_BYTES_MAX)) == plain
+    assert fingerprint("/x", padded(CANONICAL_BYTES_MAX + 1)) != plain
