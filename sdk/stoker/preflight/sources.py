@@ -162,10 +162,15 @@ async def _repository(http: httpx.AsyncClient, name: str) -> Mapping[str, Any]:
 
 def _check(reply: httpx.Response, name: str) -> None:
     hub = f"{reply.request.url.scheme}://{reply.request.url.netloc.decode()}"
+    if reply.headers.get("X-Error-Code") == "GatedRepo":
+        raise Invalid(
+            f"{name}: the repository is gated ({reply.status_code}): accept its licence at {hub}/{name} and set HF_TOKEN to "
+            "a token with access"
+        )
     if reply.status_code in (401, 403):
         raise Invalid(
-            f"{name}: {hub} refuses access ({reply.status_code}): the name is wrong, or the repository is gated. Accept "
-            "its licence there and set HF_TOKEN"
+            f"{name}: {hub} refuses access ({reply.status_code}): the name is wrong, or the repository is private. Check "
+            "the name, and set HF_TOKEN to a valid token"
         )
     if reply.status_code == 404:
         raise Invalid(f"{name}: {hub} has no such repository or file; check the name")

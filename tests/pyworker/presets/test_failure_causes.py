@@ -114,6 +114,7 @@ LINES = [
     ("vllm", "gated_model", "Access to model meta-llama/Llama-3.1-8B-Instruct is restricted. You must have access"),
     ("vllm", "unknown_model", "OSError: nope/nope is not a local folder and is not a valid model identifier listed on"),
     ("vllm", "unknown_model", "OSError: Repo id must be in the form 'repo_name' or 'namespace/repo_name': '/models/nope'."),
+    ("vllm", "unknown_model", "huggingface_hub.errors.RemoteEntryNotFoundError: 404 Client Error."),
     ("vllm", "token", "requests.exceptions.HTTPError: 401 Client Error: Unauthorized for url: https://huggingface.co/x"),
     ("vllm", "gpu_memory", "torch.OutOfMemoryError: CUDA out of memory. Tried to allocate 1.96 GiB. GPU 0 has"),
     ("vllm", "cache_memory", "ValueError: No available memory for the cache blocks. Try increasing"),

@@ -79,7 +79,7 @@ class Hub:
         if name not in self.repositories:
             return web.Response(status=401)  # the hub does not tell a private repository from a missing one
         if name in self.gated and request.headers.get("Authorization") != "Bearer hf_token":
-            return web.Response(status=403)
+            return web.Response(status=403, headers={"X-Error-Code": "GatedRepo"})
         return None
 
 
@@ -117,7 +117,10 @@ async def test_a_repositorys_weights_are_its_safetensors_and_nothing_twice(hub):
 async def test_a_gated_repository_needs_a_token_and_says_so(hub):
     hub.repositories["meta-llama/Llama-3.1-8B"] = {"config.json": CONFIG, "model.safetensors": 16_000_000_000}
     hub.gated.add("meta-llama/Llama-3.1-8B")
-    with pytest.raises(Invalid, match="gated. Accept its licence there and set HF_TOKEN"):
+    with pytest.raises(
+        Invalid,
+        match=f"is gated .403.: accept its licence at {hub.url}/meta-llama/Llama-3.1-8B and set HF_TOKEN",
+    ):
         await read_model("meta-llama/Llama-3.1-8B", hub=hub.url)
     assert (await read_model("meta-llama/Llama-3.1-8B", hub=hub.url, token="hf_token")).gated
 

@@ -12,7 +12,7 @@ GATED = FailureCause(
 UNKNOWN_MODEL = FailureCause(
     name="unknown_model",
     pattern=r"RepositoryNotFoundError|Repository Not Found for url|is not a valid model identifier"
-    r"|HFValidationError|Repo id must|does not appear to have a file named config\.json|\bEntryNotFoundError"
+    r"|HFValidationError|Repo id must|does not appear to have a file named config\.json|\b(Remote)?EntryNotFoundError"
     r"|failed to open GGUF file|Model path does not exist|model '[^']*' not found|pull model manifest: file does not exist",
     sentence="there is no such model: correct MODEL_NAME, or set HF_TOKEN if the repository is private",
     final=True,

@@ -144,7 +144,7 @@ def up(
     if fault:
         endpoint = applied.endpoint.endpoint_name
         print_notice(
-            f"stoker: {fault}. The endpoint goes on: correct the arguments and run the command again, see stoker watch "
+            f"stoker: {fault.rstrip('.')}. The endpoint goes on: correct the arguments and run the command again, see stoker watch "
             f"{endpoint}, or stop it: stoker endpoints delete {endpoint}"
         )
         raise typer.Exit(1)
