@@ -134,6 +134,18 @@ async def test_the_first_error_of_the_log_is_shown_and_not_its_consequences(run)
     )
 
 
+async def test_the_end_of_a_long_log_is_in_the_worker_s_own_log(run, capfd):
+    lines = "for n in range(900): print(f'loading layer {n}')\n"
+    worker = await run(f"{lines}print('ValueError: bad weights'); raise SystemExit(1)", ready=False)
+    await until(lambda: worker.runtime.health.error)
+    shown = capfd.readouterr()
+    logged = shown.out + shown.err
+    assert "loading layer 199" in logged  # the first lines are copied as they come
+    assert "loading layer 500" not in logged
+    assert "loading layer 899" in logged
+    assert logged.index("ValueError: bad weights") < logged.index("model_server_ended")
+
+
 async def test_a_crash_loop_ends_after_five_exits(run):
     worker = await run("raise SystemExit(1)", ready=False)
     await until(lambda: worker.runtime.startup.supervisor.gave_up)

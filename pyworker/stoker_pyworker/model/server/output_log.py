@@ -8,7 +8,8 @@ from typing import BinaryIO
 
 _LINE_BYTES_MAX = 16 * 1024
 _SHOWN_CHARS = 300
-_TAIL_LINES = 20
+_TAIL_LINES = 60
+"""Enough for the traceback of an exit."""
 _LINE_END = re.compile(rb"[\r\n]+")
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 

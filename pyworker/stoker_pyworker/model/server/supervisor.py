@@ -89,6 +89,8 @@ class ModelSupervisor:
         self._ready_at = 0.0
         self._stopping = False
         self._lines_copied = 0
+        self._lines_skipped = 0
+        """Lines since the last one that was copied."""
         self._oom_kills = 0
         self.exits = 0
         """Exits in a row without a stable run between them."""
@@ -119,6 +121,7 @@ class ModelSupervisor:
             fault = await self._run_once()
             if self._stopping:
                 return
+            self._copy_last_lines()
             if self._ready_at and time.monotonic() - self._ready_at > _STABLE_SECONDS:
                 self.exits, pause = 0, _PAUSE_SECONDS
             self.exits += 1
@@ -158,7 +161,7 @@ class ModelSupervisor:
         self._ready_at = 0.0
         self._causes.reset()
         self._output.tail.clear()
-        self._lines_copied = 0
+        self._lines_copied = self._lines_skipped = 0
         self._oom_kills = process_group.oom_kills()
         self._started_at = time.monotonic()
         if await self._port_is_taken():
@@ -258,10 +261,18 @@ class ModelSupervisor:
             self._causes.see(line)
             if not self._ready.is_set() and self._lines_copied < _LOADING_LINES_MAX:
                 self._lines_copied += 1
+                self._lines_skipped = 0
                 log.info("model_log", line=line[:1000])
+            else:
+                self._lines_skipped += 1
             if self._downloaded is not None and not self._ready.is_set():
                 self._see_download(self._downloaded, line)
             self._on_line(line)
+
+    def _copy_last_lines(self) -> None:
+        """The end of the log is what explains an exit. The machine, and this log's file, may be gone soon."""
+        for line in list(self._output.tail)[-self._lines_skipped :] if self._lines_skipped else ():
+            log.info("model_log", line=line)
 
     def _see_download(self, pattern: re.Pattern[str], line: str) -> None:
         if found := pattern.search(line):
