@@ -3,7 +3,12 @@
 from collections.abc import Iterable, Mapping
 
 from stoker_wire.messages import DecisionLine
-from stoker_wire.parsing.limits import DECISION_REASON_BYTES_MAX, DECISION_SUBJECT_BYTES_MAX, shortened
+from stoker_wire.parsing.limits import (
+    DECISION_REASON_BYTES_MAX,
+    DECISION_SUBJECT_BYTES_MAX,
+    excerpt,
+    shortened,
+)
 
 LINES_KEPT = 150
 """About 30 KB: two days of an endpoint with few events, or one hour of many. The workflow history has all lines."""
@@ -31,7 +36,7 @@ class DecisionLog:
             at=at,
             kind=kind,
             subject=shortened(subject, DECISION_SUBJECT_BYTES_MAX),
-            reason=shortened(reason, DECISION_REASON_BYTES_MAX),
+            reason=excerpt(reason, DECISION_REASON_BYTES_MAX),
             numbers=dict(numbers or {}),
             level=level,
             workergroup_id=workergroup_id,

@@ -18,6 +18,7 @@ from policy.amounts import amount
 from policy.state.worker import Worker
 from stoker_wire.control import WorkerAction
 from stoker_wire.messages import MEMO_KEY, EndpointMemo, Member
+from stoker_wire.parsing.limits import excerpt
 from stoker_wire.states import WorkerState
 from workflows.markdown import literal
 
@@ -29,10 +30,10 @@ TOTAL_WORKERS = SearchAttributeKey.for_int("TotalWorkers")
 DOLLARS_PER_HOUR = SearchAttributeKey.for_float("DollarsPerHour")
 FLEET_CHANGED_AT = SearchAttributeKey.for_datetime("FleetChangedAt")
 
-_MEMO_ERROR_CHARS = 80
-_MEMO_REASON_CHARS = 240
+_MEMO_ERROR_BYTES = 80
+_MEMO_REASON_BYTES = 400
 _ROWS_MAX = 40
-_NOTE_CHARS = 120
+_NOTE_BYTES = 120
 _LINES_SHOWN = 12
 _ADVICE_LINES = 4
 _SIGNIFICANT = 3
@@ -85,7 +86,7 @@ def memo_of(book: EndpointStateBook) -> dict[str, Any]:
         created_at=book.created_at,
         deleting=record.deleting,
         wait_code=wait.code if wait else "",
-        wait_reason=wait.reason[:_MEMO_REASON_CHARS] if wait else "",
+        wait_reason=excerpt(wait.reason, _MEMO_REASON_BYTES) if wait else "",
         wait_until=round(wait.until) if wait and wait.until is not None else None,
         b=record.request_breaks,
         keys=memo_keys(record),
@@ -143,7 +144,7 @@ def _member(book: EndpointStateBook, worker: Worker) -> Member:
         k=worker.kind,
         t=round(worker.since, 1),
         n=int(group is not None and worker.revision < group.revision),
-        e=worker.error[:_MEMO_ERROR_CHARS],
+        e=excerpt(worker.error, _MEMO_ERROR_BYTES),
         o=int(worker.official),
         h=int(worker.asked is WorkerAction.DRAIN),
         a=worker.address,
@@ -232,7 +233,7 @@ def _fleet(workers: list[Worker], now: float) -> str:
             f"{amount(worker.load)}",
             str(worker.in_flight),
             f"{worker.burn_dollars_per_hour:.3f}",
-            literal(note[:_NOTE_CHARS]),
+            literal(excerpt(note, _NOTE_BYTES)),
         )
         lines.append("| " + f"{_GAP} | ".join(cells) + " |")
     if len(workers) > _ROWS_MAX:

@@ -8,10 +8,11 @@ from policy.state.worker import ORPHAN_GROUP, MachineStats, Worker
 from policy.state.worker_events import FoldResult, fold_error, fold_instance_gone
 from policy.tuning import DEFAULT_TUNING
 from stoker_wire.market import Instance
+from stoker_wire.parsing.limits import excerpt
 from stoker_wire.states import WorkerState as S
 
 _LABEL_CHARS = 80
-_MESSAGE_CHARS = 200
+_MESSAGE_BYTES = 200
 _WAITS_FOR_CONTAINER = frozenset({S.PENDING, S.CREATING, S.LOADING, S.STARTING})
 _STOPPED = frozenset({"stopped", "exited", "frozen"})
 _BOOT_ERRORS = (
@@ -242,7 +243,7 @@ def _is_boot_error(worker: Worker, instance: Instance) -> bool:
 
 def _boot_error(worker: Worker, instance: Instance, now: float, learned: MachineStats) -> FoldResult:
     """Hosts repeat a failed pull by themselves, so the first message is only recorded."""
-    message = f"its host says: {(instance.status_msg or '')[:_MESSAGE_CHARS]}"
+    message = f"its host says: {excerpt(instance.status_msg or '', _MESSAGE_BYTES)}"
     if worker.error == message and now - worker.since >= DEFAULT_TUNING.boot_error_seconds:
         return fold_error(worker, message, now, learned, everywhere=_is_image_fault(message))
     if worker.error == message:

@@ -24,9 +24,10 @@ from policy.state.worker import HostFailure, MachineStats, Worker
 from policy.tuning import DEFAULT_TUNING, Tuning
 from policy.wording import duration
 from stoker_wire.messages import WorkerMetrics
+from stoker_wire.parsing.limits import excerpt
 from stoker_wire.states import WorkerState as S
 
-_ERROR_CHARS = 300
+_ERROR_BYTES = 300
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,7 +284,7 @@ def _report_loading(
 
 
 def _report_error(worker: Worker, report: WorkerMetrics, now: float, learned: MachineStats) -> FoldResult:
-    error = (report.error or "it reports an error without a message")[:_ERROR_CHARS]
+    error = excerpt(report.error or "it reports an error without a message", _ERROR_BYTES)
     if worker.state is S.ERROR:
         return FoldResult(
             worker=worker.replace(error=error, error_everywhere=report.error_everywhere), learned=learned
@@ -306,7 +307,7 @@ def fold_error(
     )
     line = f"{worker.launch_id[:6]} ({worker.kind}) failed while {worker.state.words}: {error}"
     broken = advance(
-        worker, S.ERROR, now, error=error[:_ERROR_CHARS], error_everywhere=everywhere, reboots=reboots
+        worker, S.ERROR, now, error=excerpt(error, _ERROR_BYTES), error_everywhere=everywhere, reboots=reboots
     )
     return FoldResult(worker=broken, learned=learned, lines=(line,))
 
@@ -336,11 +337,13 @@ def fold_operation_result(
     if error_kind == "instance_gone" and operation != "create":
         return fold_instance_gone(worker, "the market knows no such instance", learned)
     name = f"{worker.launch_id[:6]} ({worker.kind})"
-    line = f"{operation} of {name} failed: {error[:_ERROR_CHARS] or error_kind}"
+    line = f"{operation} of {name} failed: {excerpt(error, _ERROR_BYTES) or error_kind}"
     if operation == "create":
         return _not_created(worker, error_kind, error, line, now, learned, tuning)
     failures = worker.failures + 1
-    worker = worker.replace(failures=failures, retry_at=now + _pause(failures), error=error[:_ERROR_CHARS])
+    worker = worker.replace(
+        failures=failures, retry_at=now + _pause(failures), error=excerpt(error, _ERROR_BYTES)
+    )
     match operation:
         case "start" if worker.state is S.STARTING:
             worker = advance(worker, S.INACTIVE, now)

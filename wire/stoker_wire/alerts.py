@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 
 from stoker_wire.base import TolerantModel
 from stoker_wire.parsing.escaping import escape_line
-from stoker_wire.parsing.limits import shortened
+from stoker_wire.parsing.limits import excerpt
 
 NOTIFIER_ID = "stoker-notifier"
 NOTIFIER_WORKFLOW_TYPE = "NotifierWorkflow"
@@ -32,7 +32,9 @@ _TEXT_BYTES_MAX = 240
 def _text(value: Any) -> Any:
     """On one line, without control characters: texts contain errors of other people's machines."""
     return (
-        shortened(escape_line(value[:_TEXT_BYTES_MAX]), _TEXT_BYTES_MAX) if isinstance(value, str) else value
+        excerpt(escape_line(value[: _TEXT_BYTES_MAX + 1]), _TEXT_BYTES_MAX)
+        if isinstance(value, str)
+        else value
     )
 
 

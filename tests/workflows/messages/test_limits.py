@@ -20,7 +20,14 @@ from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.market import Instance, Offer
 from stoker_wire.messages import MetricsBatch, WorkerMetrics
 from stoker_wire.parsing import limits
-from stoker_wire.parsing.limits import STATE_BYTES_MAX, TooLarge, check_size, json_bytes, shortened
+from stoker_wire.parsing.limits import (
+    STATE_BYTES_MAX,
+    TooLarge,
+    check_size,
+    excerpt,
+    json_bytes,
+    shortened,
+)
 from stoker_wire.states import WorkerState
 from stoker_wire.workergroup import Workergroup, check_workergroups
 from tests.workflows.life.test_size import BLOB_BYTES_MAX, NOW, payload_bytes, worker
@@ -294,3 +301,19 @@ def test_the_reference_lists_every_limit_with_its_value() -> None:
     text = (Path(__file__).parents[3] / "docs/reference/limits.md").read_text()
     listed = dict(re.findall(r"^\| `([A-Z_]+)` \| (\d+) \|", text, re.MULTILINE))
     assert listed == {name: str(value) for name, value in vars(limits).items() if name.endswith("_MAX")}
+
+
+def test_an_excerpt_ends_after_a_word_with_an_ellipsis() -> None:
+    assert excerpt("the model server exited with status 1 after 12 s", 36) == "the model server exited with…"
+    assert excerpt("x" * 100, 10) == "x" * 7 + "…", "a single long word is cut"
+    assert excerpt("all of it\n", 10) == "all of it "
+
+
+@given(some.text(max_size=300), some.integers(3, 200))
+def test_an_excerpt_fits_and_says_whether_it_is_cut(text: str, bytes_max: int) -> None:
+    cut = excerpt(text, bytes_max)
+    assert len(cut.encode(errors="replace")) <= bytes_max
+    assert cut.isprintable()
+    assert excerpt(cut, bytes_max) == cut
+    if cut != shortened(text, len(text) * 4):
+        assert cut.endswith("…")

@@ -93,6 +93,21 @@ def shortened(text: str, bytes_max: int) -> str:
     return text if len(encoded) <= bytes_max else encoded[:bytes_max].decode(errors="ignore")
 
 
+_CUT = "…"
+_WORDS_SHARE_MIN = 0.8
+"""Share of the allowed text that has to be left by a cut between two words; else the cut is within a word."""
+
+
+def excerpt(text: str, bytes_max: int) -> str:
+    """A text for people, shortened: one that is cut ends after a word, with `…`."""
+    whole = shortened(text, len(text) * 4)
+    if shortened(whole, bytes_max) == whole:
+        return whole
+    cut = shortened(whole, bytes_max - len(_CUT.encode()))
+    words = cut.rpartition(" ")[0]
+    return (words if len(words) > len(cut) * _WORDS_SHARE_MIN else cut).rstrip(" ,.;:") + _CUT
+
+
 LOAD_MAX = 10**12
 """Largest load or load/s in a config. Sums and products of such values stay exact enough to be compared."""
 DURATION_SECONDS_MAX = 10**9
