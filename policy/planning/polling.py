@@ -2,6 +2,7 @@
 
 from policy.capacity.boot_time import ready_at
 from policy.planning.plan_builder import PlanBuilder
+from policy.state.host_failures import LAST_FAILURE, last_failure
 from policy.state.lifecycle import is_booting, is_hot
 from policy.state.plan import PollInstances
 from policy.state.worker import ORPHAN_GROUP
@@ -47,7 +48,11 @@ def explain_booting(builder: PlanBuilder) -> None:
     eta = ready_at(soonest, learned, builder.tuning)
     when = f"expected in {duration(eta - builder.now)}" if eta > builder.now else "expected any moment"
     more = f"; {len(booting) - 1} more booting" if len(booting) > 1 else ""
-    reason = f"{machine(soonest)} is {soonest.state.words}, {when}{more}"
+    error = soonest.error or last_failure(
+        builder.all_failed_hosts, (soonest.workergroup_id,), builder.observation
+    )
+    why = f"{LAST_FAILURE}{error}" if error else ""
+    reason = f"{machine(soonest)} is {soonest.state.words}, {when}{more}{why}"
     builder.wait("booting", soonest.launch_id, reason, max(eta, builder.now))
 
 

@@ -8,7 +8,7 @@ from policy.capacity.performance import LOAD_EPSILON
 from policy.capacity.supply import takes_requests
 from policy.planning.placement import Placement, Ranking
 from policy.planning.plan_builder import PlanBuilder
-from policy.state.host_failures import shared_causes, split
+from policy.state.host_failures import LAST_FAILURE, last_failure, shared_causes, split
 from policy.state.observation import Offers
 from policy.state.operator_actions import is_held
 from policy.state.plan import Recruit, Search
@@ -254,4 +254,6 @@ def _explain_no_offer(
         reason = f"no usable offer among {found}: each is rented already or on a host that failed"
     else:
         reason = "the marketplace has no offer for the workergroup's search"
+    if error := last_failure(builder.all_failed_hosts, ids, builder.observation):
+        reason += f"{LAST_FAILURE}{error}"
     builder.wait("no_capacity", "endpoint", f"{why}; {reason}", max(again, builder.now) + 0.5)

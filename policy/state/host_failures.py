@@ -7,8 +7,9 @@ loaded on another host. A hardware error is always attributed to the host.
 
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
+from policy.state.observation import Observation
 from policy.state.worker import HostFailure, Worker
 from policy.tuning import DEFAULT_TUNING
 
@@ -16,6 +17,9 @@ _CAUSE_CHARS = 80
 _HARDWARE = re.compile(r"\bxid\b|\becc\b")
 _VARIES = re.compile(r"\b(?:0x)?[0-9a-f]*\d[0-9a-f]*\b")
 """Numbers, addresses and ids differ between hosts."""
+
+LAST_FAILURE = "; last failure: "
+"""Begins the clause of a wait that tells why the last launch failed."""
 
 Cause = tuple[int, int, bool, str]
 """(workergroup id, revision, whether the worker had been ready, normalised error)."""
@@ -51,6 +55,19 @@ def split(
     blocked = tuple(each for each in current if _key(each) not in shared)
     lifted = tuple(each for each in current if _key(each) in shared)
     return blocked, lifted
+
+
+def last_failure(failures: Iterable[HostFailure], group_ids: Collection[int], seen: Observation) -> str:
+    """Why the newest launch of these workergroups failed, until one of their workers has been ready; else empty."""
+    revisions = {group.id: group.revision for group in seen.workergroups if group.id in group_ids}
+    if any(worker.loaded_once and worker.workergroup_id in revisions for worker in seen.workers):
+        return ""
+    failed = [
+        each
+        for each in failures
+        if each.failed_at > 0 and each.revision == revisions.get(each.workergroup_id)
+    ]
+    return max(failed, key=lambda each: each.failed_at).reason if failed else ""
 
 
 def _key(failure: HostFailure) -> Cause:

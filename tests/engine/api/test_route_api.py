@@ -349,11 +349,20 @@ async def test_a_starting_worker_is_not_routable_before_its_own_report(bare_stag
     assert (await endpoint.route())["url"] == worker.url
 
 
-async def test_held_calls_learn_at_once_that_no_machine_can_help(bare_stage: Stage) -> None:
+async def test_held_calls_learn_at_once_that_a_boot_failed_and_that_no_machine_can_help(
+    bare_stage: Stage,
+) -> None:
     await bare_stage.start_engine(timing=Timing(watch_seconds=0.05, hold_seconds=3600.0))
     endpoint = await bare_stage.endpoint()
     held = endpoint.begin()
     await endpoint.lined_up(1)
+    await endpoint.script(wait_code="booting", wait_reason="a boots; last failure: the disk is full")
+    answer = await asyncio.wait_for(held, 60)
+    assert (answer["reason"], "the disk is full" in answer["status"]) == ("booting", True)
+    held = endpoint.begin()
+    await endpoint.lined_up(1)
+    await endpoint.script(wait_code="booting", wait_reason="b boots; last failure: the disk is full")
+    await endpoint.lined_up(1)  # told once, not with every boot
     await endpoint.script(
         wait_code="worker_failed", wait_reason="the repository is gated: accept its licence"
     )

@@ -465,3 +465,23 @@ def test_a_worker_that_runs_contradicts_a_failure_that_claims_to_be_everywhere()
     learned = replace(knows(), failed_hosts=(failed(1, 10),))
     serving = worker("w2", in_flight=1)
     assert "recruit 1x RTX 4090 1" in brief(decide(see(serving, learned=learned, load=steady(150))))
+
+
+def test_a_wait_for_a_boot_tells_why_the_last_one_failed_until_a_worker_was_ready():
+    boots = worker("w2", S.MODEL_LOADING, since=NOW - 20)
+    full = failed(1, 30, everywhere=False, reason="1x RTX 4090: the disk is full: rent with a larger disk")
+    older = failed(2, 90, everywhere=False, reason="older")
+
+    def told(*workers, **given):
+        learned = replace(knows(), failed_hosts=(full, older))
+        return decide(see(*workers, **{"learned": learned, "load": steady(50)} | given)).waits[0].reason
+
+    assert told(boots).endswith("; last failure: 1x RTX 4090: the disk is full: rent with a larger disk")
+    assert told(boots.replace(error="its host says: no space")).endswith("failure: its host says: no space")
+    assert told(offers=(offers(),)).endswith(
+        "last failure: 1x RTX 4090: the disk is full: rent with a larger disk"
+    )
+    assert "failure" not in told(boots, workergroups=(group(revision=2),)), "the template has changed since"
+    assert "failure" not in told(boots, worker("w1", COLD, loaded_once=True, perf=1)), (
+        "another host can run it"
+    )
