@@ -72,15 +72,16 @@ def health(endpoint: Endpoint) -> str:
         return "waiting"
     if endpoint.perf > 0 and endpoint.queue_seconds > endpoint.config.target_queue_time:
         return "late"
-    if any(_fails(worker) for worker in listed_workers(endpoint)):
+    if endpoint.memo.wait_code == "worker_failed" or any(map(_fails, listed_workers(endpoint))):
         return "degraded"
     return "ok" if endpoint.candidates else "idle"
 
 
 def worker_error(endpoint: Endpoint) -> str:
-    """The error of a worker that fails; empty: none names one."""
+    """The error of a worker that fails, or why no more are rented after failures; empty: none is named."""
     failing = (worker for worker in listed_workers(endpoint) if _fails(worker))
-    return next((text for worker in failing if (text := worker.report.error or worker.listing.error)), "")
+    error = next((text for worker in failing if (text := worker.report.error or worker.listing.error)), "")
+    return error or (endpoint.memo.wait_reason if endpoint.memo.wait_code == "worker_failed" else "")
 
 
 def _fails(worker: KnownWorker) -> bool:

@@ -68,7 +68,8 @@ class EndpointFigures(Said):
     """`active`, `suspended`, `stopped` or `deleting`."""
     health: str
     """`ok`, `idle` (no hot worker and no request), `waiting` (requests and no hot worker), `late` (queue over its
-    target), `degraded` (a worker has an error), `stopped`, `deleting`, `stuck` (no progress, see `fault`)."""
+    target), `degraded` (a worker has an error, or none is rented because boots fail), `stopped`, `deleting`, `stuck`
+    (no progress, see `fault`)."""
     fault: str
     wait_code: str
     wait_reason: str

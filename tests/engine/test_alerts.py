@@ -4,6 +4,7 @@ import json
 
 from activities.notices.reporting import NoticePlan, end_notifier
 from engine.alerts import AlertWatch
+from engine.figures import health
 from stoker_wire.alerts import NOTIFIER_ID, REPORT_ALERTS, NoticeChannel
 from stoker_wire.states import WorkerState
 from tests.engine.conftest import Stage
@@ -49,4 +50,18 @@ async def test_a_failing_worker_s_error_is_in_the_alert(stage: Stage) -> None:
     found = [each for each in await watch.active(0.0) if each.subject == endpoint.name]
     assert [(each.name, each.text) for each in found] == [
         ("StokerWorkersFailing", "a worker keeps failing: CUDA out of memory")
+    ]
+
+
+async def test_an_endpoint_that_rents_nothing_because_boots_fail_is_degraded_and_an_alert(
+    stage: Stage,
+) -> None:
+    endpoint = await stage.endpoint()
+    why = "no machine can run workergroup 1 before its template, model or secrets change: gated"
+    await endpoint.script(groups=[1], wait_code="worker_failed", wait_reason=why)
+    engine = stage.server.engine
+    assert health(engine.directory.named(endpoint.name)) == "degraded"
+    found = [each for each in await AlertWatch(engine, None).active(0.0) if each.subject == endpoint.name]  # type: ignore[arg-type]
+    assert [(each.name, each.text) for each in found] == [
+        ("StokerWorkersFailing", f"a worker keeps failing: {why}")
     ]
