@@ -72,16 +72,38 @@ class Globals:
 
 
 def complete_endpoint(context: typer.Context, incomplete: str) -> list[str]:
-    """Names of endpoints that begin with this text, for the shell; none if the engine does not answer at once."""
+    """Names of endpoints that begin with this text, for the shell."""
+
+    async def names(client: Serverless) -> list[str]:
+        return [str(row["name"]) for row in (await client.endpoints.overview())["endpoints"]]
+
+    return _complete(context, incomplete, names)
+
+
+def complete_worker(context: typer.Context, incomplete: str) -> list[str]:
+    """Instance ids of the workers of the endpoint that the command line names before, for the shell."""
+    # An option without its value, which is to be completed, leaves the arguments before it unread.
+    endpoint: str = context.params.get("endpoint") or next(iter(context.args), "")
+
+    async def ids(client: Serverless) -> list[str]:
+        return [str(worker.id) for worker in await client.endpoints.workers(endpoint) if worker.id]
+
+    return _complete(context, incomplete, ids) if endpoint else []
+
+
+def _complete(
+    context: typer.Context, incomplete: str, words: Callable[[Serverless], Awaitable[list[str]]]
+) -> list[str]:
+    """The words that begin with this text; none if the engine does not answer at once."""
     options = context.find_root().params
     given = Globals(options.get("url"), options.get("api_key"), bool(options.get("insecure")))
 
-    async def names() -> list[str]:
+    async def ask() -> list[str]:
         async with asyncio.timeout(COMPLETION_SECONDS_MAX), given.client(outage_seconds_max=0.0) as client:
-            return [str(row["name"]) for row in (await client.endpoints.overview())["endpoints"]]
+            return await words(client)
 
     try:
-        return [name for name in asyncio.run(names()) if name.startswith(incomplete)]
+        return [word for word in asyncio.run(ask()) if word.startswith(incomplete)]
     except (StokerError, TimeoutError):
         return []
 

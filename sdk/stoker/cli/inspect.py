@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+import time
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -15,10 +16,12 @@ from stoker.cli.context import (
     EndpointArgument,
     OptionalEndpointArgument,
     WorkergroupOption,
+    complete_worker,
     one_of,
     run,
 )
 from stoker.cli.fields import DECISION_COLUMNS, decision_rows, describe, mapping, state_name
+from stoker.cli.machines.log_times import lines_since, read_since
 from stoker.cli.output import (
     console,
     format_time,
@@ -44,18 +47,25 @@ def logs(
     worker: Annotated[
         str | None,
         typer.Option(
-            "--worker", "-w", help="The log of this worker's machine: its instance id or launch id."
+            "--worker",
+            "-w",
+            help="The log of this worker's machine: its instance id or launch id.",
+            autocompletion=complete_worker,
         ),
     ] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Print new lines until Ctrl-C.")] = False,
+    since: Annotated[
+        str | None, typer.Option(help="Only lines since: 90s, 10m, 2h or 1d ago, or a time in UTC.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """The decision log of an endpoint or workergroup; with --worker, the log of a machine, also after its end."""
     one_of(endpoint, workergroup)
+    start = None if since is None else read_since(since, time.time())
     if worker is not None or follow:
         if endpoint is None or worker is None:
             raise typer.BadParameter("--worker needs ENDPOINT, and --follow needs --worker")
-        _worker_log(context, endpoint, worker, tail=tail or 200, follow=follow, as_json=as_json)
+        _worker_log(context, endpoint, worker, tail=tail or 200, follow=follow, start=start, as_json=as_json)
         return
 
     async def work(client: Serverless) -> Logs:
@@ -64,6 +74,8 @@ def logs(
         return await client.endpoints.logs(endpoint or "", tail=tail)
 
     found = run(context, work)
+    if start is not None:
+        found = Logs(**{level: _since(text, start) for level, text in found.as_json().items()})
     if as_json:
         print_json(found.as_json())
     else:
@@ -71,13 +83,22 @@ def logs(
 
 
 def _worker_log(
-    context: typer.Context, endpoint: str, worker: str, *, tail: int, follow: bool, as_json: bool
+    context: typer.Context,
+    endpoint: str,
+    worker: str,
+    *,
+    tail: int,
+    follow: bool,
+    start: float | None,
+    as_json: bool,
 ) -> None:
     async def work(client: Serverless) -> None:
         number = (await client.endpoints.get(endpoint)).id
         shown: list[str] = []
         while True:
             found = await client.endpoints.worker_log(number, worker, tail=tail)
+            if start is not None:
+                found["log"] = _since(str(found.get("log") or ""), start)
             if as_json:
                 print_json(found)
                 return
@@ -95,6 +116,10 @@ def _worker_log(
             await asyncio.sleep(FOLLOW_SECONDS)
 
     run(context, work, outage_seconds_max=PATIENT_SECONDS_MAX if follow else None)
+
+
+def _since(text: str, start: float) -> str:
+    return "".join(f"{line}\n" for line in lines_since(text.splitlines(), start))
 
 
 def new_lines(shown: list[str], found: list[str]) -> list[str]:

@@ -32,6 +32,9 @@ def completed(words: str, url: str) -> list[str]:
         ("stoker logs x", []),
         ("stoker endpoints update llm --state s", ["suspended", "stopped"]),
         ("stoker up vl", ["vllm"]),
+        ("stoker workers reboot llm 4", ["41"]),
+        ("stoker logs llm --worker ", ["41"]),
+        ("stoker workers reboot llm 8", []),
     ],
 )
 def test_names_and_values_are_offered(peers, words, offered):

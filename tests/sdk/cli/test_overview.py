@@ -65,6 +65,22 @@ def test_the_status_as_json_has_the_figures_and_the_decisions(peers, stoker):
     assert shown["last_decisions"]["llm"]["kind"] == "recruit"
 
 
+def test_the_status_says_why_nothing_is_rented_although_no_request_waits(peers, stoker):
+    answers(
+        peers, overview(ROW | {"health": "degraded", "queue_requests": 0, "wait_reason": "a gated model"})
+    )
+    assert "llm: waiting: a gated model" in stoker("status").stdout
+    answers(peers, overview(ROW | {"health": "ok", "queue_requests": 0, "wait_reason": "a boot"}))
+    assert "a boot" not in stoker("status").stdout
+
+
+def test_without_workers_the_reason_is_told(peers, stoker):
+    answers(peers, overview(ROW | {"wait_reason": "a gated\x1b model"}))
+    peers.console_replies["POST", "/get_endpoint_workers/"] = json_reply([])
+    assert stoker("workers", "llm").stderr == "no workers: a gated\\x1b model\n"
+    assert json.loads(stoker("workers", "llm", "--json").stdout) == []
+
+
 def test_the_status_names_an_engine_that_is_not_ready(peers, stoker):
     answers(peers, overview(ROW, not_ready="Temporal has not answered for 40 s"))
     assert "engine: Temporal has not answered for 40 s" in stoker("status").stdout
@@ -215,6 +231,42 @@ def test_the_saved_log_of_a_released_machine_says_when_it_was_saved(peers, stoke
     shown = stoker("logs", "llm", "--worker", "10001", "--follow")
     assert shown.stdout == "bye\n"
     assert "saved at 2027-01-15 08:00:00 UTC" in shown.stderr
+
+
+LINES = """Traceback of the start
+{"event": "listening", "timestamp": "2026-03-02T22:19:59.500Z"}
+2026-03-02 22:20:01,123 INFO loads
+  30 % of the weights
+2026-03-02T22:20:05+00:00 ready"""
+
+
+@pytest.mark.parametrize(
+    ("since", "shown"),
+    [
+        ("2026-03-02T22:20:00Z", "2026-03-02 22:20:01,123 INFO loads\n  30 % of the weights\n2026-03-02T22:20:05+00:00 ready\n"),
+        ("2026-03-02 22:20:05", "2026-03-02T22:20:05+00:00 ready\n"),
+        ("2026-03-03", ""),
+        ("10m", ""),
+    ],
+)  # fmt: skip
+def test_a_log_is_shown_from_a_time_on(peers, stoker, since, shown):
+    log = json_reply({"success": True, "live": True, "at": time.time(), "log": LINES})
+    peers.console_replies["POST", "/get_worker_logs/"] = log
+    peers.console_replies["POST", "/get_endpoint_logs/"] = json_reply({"info0": LINES, "debug": ""})
+    assert stoker("logs", "llm", "--worker", "10001", "--since", since).stdout == shown
+    assert stoker("logs", "llm", "--since", since).stdout == shown
+    assert json.loads(stoker("logs", "llm", "--since", since, "--json").stdout)["info0"] == shown
+
+
+def test_a_log_without_times_is_shown_whole_and_a_wrong_time_is_refused(peers, stoker):
+    log = json_reply(
+        {"success": True, "live": True, "at": time.time(), "log": "one\n2026-13-45 99:99:99 two"}
+    )
+    peers.console_replies["POST", "/get_worker_logs/"] = log
+    assert stoker("logs", "llm", "--worker", "1", "--since", "10m").stdout.endswith("two\n")
+    refused = stoker("logs", "llm", "--since", "yesterday")
+    assert refused.exit_code == 2
+    assert "--since takes 90s, 10m, 2h, 1d or a time in UTC" in " ".join(refused.stderr.split())
 
 
 def test_following_prints_each_line_once():

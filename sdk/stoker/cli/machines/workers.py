@@ -11,6 +11,7 @@ from stoker.cli.context import (
     EndpointArgument,
     OptionalEndpointArgument,
     WorkergroupOption,
+    complete_worker,
     one_of,
     run,
 )
@@ -49,7 +50,11 @@ app = typer.Typer(
 )
 WorkerArgument = Annotated[
     str,
-    typer.Argument(metavar="WORKER", help="Its instance id, or its launch id or the beginning of it."),
+    typer.Argument(
+        metavar="WORKER",
+        help="Its instance id, or its launch id or the beginning of it.",
+        autocompletion=complete_worker,
+    ),
 ]
 
 
@@ -63,17 +68,25 @@ def list_workers(
     """The workers of an endpoint, or of a workergroup."""
     one_of(endpoint, workergroup)
 
-    async def work(client: Serverless) -> list[WorkerRecord]:
+    async def work(client: Serverless) -> tuple[list[WorkerRecord], str]:
         if workergroup is not None:
-            return await client.workergroups.workers(workergroup)
-        return await client.endpoints.workers(endpoint or "")
+            return await client.workergroups.workers(workergroup), ""
+        records = await client.endpoints.workers(endpoint or "")
+        return records, "" if records or as_json else await _why_none(client, endpoint or "")
 
-    records = run(context, work)
+    records, why = run(context, work)
     if as_json:
         print_json([record.as_json() for record in records])
     else:
         columns, rows = worker_table(records)
-        print_table(columns, rows, empty="no workers")
+        print_table(columns, rows, empty=f"no workers{why}")
+
+
+async def _why_none(client: Serverless, endpoint: str) -> str:
+    number = (await client.endpoints.get(endpoint)).id
+    rows = (await client.endpoints.overview())["endpoints"]
+    reason = next((row.get("wait_reason") for row in objects(rows) if row.get("id") == number), "")
+    return f": {reason}" if reason else ""
 
 
 @app.command()

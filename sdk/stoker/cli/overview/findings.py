@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 import typer
+from rich.table import Table
 from rich.text import Text
 
 from stoker.cli.output import console, print_json
@@ -93,8 +94,10 @@ async def report(findings: AsyncIterator[Finding], *, as_json: bool) -> None:
 
 
 def _show(finding: Finding) -> None:
-    terminal = console()
-    line = Text.assemble(_MARKS[finding.result], " ", escape_line(f"{finding.check}: {finding.found}"))
-    terminal.print(line, soft_wrap=True)
+    # A table, so that a narrow terminal shows long lines beside their mark.
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(no_wrap=True)
+    grid.add_row(Text(*_MARKS[finding.result]), Text(escape_line(f"{finding.check}: {finding.found}")))
     if finding.remedy:
-        terminal.print(Text(escape_line(f"     {finding.remedy}")), soft_wrap=True)
+        grid.add_row("", Text(escape_line(finding.remedy)))
+    console().print(grid)

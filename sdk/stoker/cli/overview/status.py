@@ -143,7 +143,8 @@ def _row(row: dict[str, Any]) -> list[Any]:
 def _fault(row: dict[str, Any]) -> str:
     if row.get("fault"):
         return str(row["fault"])
-    return f"waiting: {row['wait_reason']}" if row.get("queue_requests") and row.get("wait_reason") else ""
+    told = row.get("queue_requests") or row.get("health") == "degraded"
+    return f"waiting: {row['wait_reason']}" if told and row.get("wait_reason") else ""
 
 
 def _decision(line: dict[str, Any]) -> str:
