@@ -25,6 +25,7 @@ from engine.temporal.endpoint_watcher import EndpointWatcher
 from engine.temporal.log_throttle import LogThrottle
 from engine.temporal.rpc_errors import TEMPORAL_FAULTS
 from engine.temporal.signal_sender import SignalSender
+from engine.temporal.silence import TemporalSilence
 from stoker_wire.problem import Problem
 
 if TYPE_CHECKING:  # loads OpenTelemetry
@@ -124,13 +125,18 @@ class Engine:
             )
             self._run(_restarted(nets.run, "safety_nets"), "safety_nets")
         if self.settings.notices is not None:
+            place = f"{socket.gethostname()}:{self.settings.port}"
             self._alert_reporter = AlertReporter(
-                self.client,
-                self.settings.notices,
-                role="engine",
-                place=f"{socket.gethostname()}:{self.settings.port}",
+                self.client, self.settings.notices, role="engine", place=place
             )
             self._run(_restarted(AlertWatch(self, self._alert_reporter).run, "alerts"), "alerts")
+            silence = TemporalSilence(
+                self.settings.channels,
+                self.settings.notices,
+                place=place,
+                silent_seconds=self.endpoint_watcher.silent_seconds,
+            )
+            self._run(_restarted(silence.run, "temporal_silence"), "temporal_silence")
         log.info("engine_started", engine_id=self.engine_id, endpoints=len(self.directory))
 
     def stop_holding(self) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from activities.notices.deliver import Channel
 from activities.notices.reporting import NoticePlan
 from activities.safety_nets import ENSURE_SECONDS, SweepSpec
 from webserver.connections import ConnectionLimits
@@ -135,6 +136,8 @@ class EngineSettings:
     sweep_ensure_seconds: float = ENSURE_SECONDS
     notices: NoticePlan | None = None
     """Who receives notices of alerts; None: alerts are not reported."""
+    channels: Mapping[str, Channel] = field(default_factory=dict, repr=False)
+    """By which the engine tells by itself that Temporal does not answer. By the names in `notices`."""
     limits: Limits = Limits()
     timing: Timing = Timing()
 

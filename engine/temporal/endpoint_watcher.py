@@ -57,6 +57,7 @@ class EndpointWatcher:
         self._directory = directory
         self._timing = timing
         self._now = now
+        self._started_at = now()
         self._changed_at = _NEVER
         self._full_at = _NEVER
         self._unreadable: dict[str, str] = {}
@@ -72,6 +73,10 @@ class EndpointWatcher:
     def has_read_all(self) -> bool:
         """Whether the first full poll has succeeded."""
         return self._full_at > _NEVER
+
+    def silent_seconds(self) -> float:
+        """How long Temporal has not answered."""
+        return self._now() - max(self.polled_at, self._started_at)
 
     def is_stale(self) -> bool:
         """Whether the last successful poll is too old for the engine to be ready."""

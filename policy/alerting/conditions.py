@@ -20,6 +20,7 @@ MARKET_FAILED_SHARE_MAX = 0.2
 TASKS_WINDOW_SECONDS = 300.0
 ORPHANS_TOLD_SECONDS = 900.0
 """How long the destruction of an orphan is an active alert."""
+TEMPORAL_SILENT_SECONDS = 60.0
 BUDGET_SHARE = 0.95
 """Share of the budget at which it counts as reached: the price of one more worker rarely fits exactly."""
 
@@ -109,6 +110,14 @@ def deployment_alerts(swept: ForeignInstances, now: float) -> list[ActiveAlert]:
         ),
     )
     return [ActiveAlert(name=name, text=text) for name, holds, text in conditions if holds]
+
+
+def temporal_alerts(silent_seconds: float, *, place: str) -> list[ActiveAlert]:
+    """The alert of an engine that gets no answer from Temporal."""
+    if silent_seconds <= TEMPORAL_SILENT_SECONDS:
+        return []
+    text = f"Temporal has not answered for {duration(silent_seconds)}: requests are routed, nothing is scaled"
+    return [ActiveAlert(name="StokerTemporalSilent", subject=place, text=text)]
 
 
 def worker_alerts(*, market_failed_share: float, failing_workflows: Sequence[str]) -> list[ActiveAlert]:

@@ -28,6 +28,7 @@ class AlertRule:
 RULES: dict[str, AlertRule] = {
     ENGINE_DOWN: AlertRule(severity="page", seen_by=None, hold_seconds=60, clear_seconds=0),
     WORKER_DOWN: AlertRule(severity="page", seen_by=None, hold_seconds=60, clear_seconds=0),
+    "StokerTemporalSilent": AlertRule(severity="page", hold_seconds=60),
     "StokerWorkflowTasksFailing": AlertRule(severity="page", seen_by="worker", hold_seconds=300),
     "StokerMarketFailing": AlertRule(severity="warn", seen_by="worker", hold_seconds=600),
     "StokerNoCapacity": AlertRule(severity="page", hold_seconds=300),

@@ -73,6 +73,7 @@ async def run_engine(settings: DevSettings) -> None:
         sweep=settings.sweep.spec,
         sweep_ensure_seconds=settings.sweep.ensure_seconds,
         notices=settings.notify.plan(),
+        channels=channels,
     )
     if not is_loopback(engine.host):
         log.warning(

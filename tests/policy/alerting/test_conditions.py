@@ -20,9 +20,8 @@ from stoker_wire.messages import ForeignInstances
 
 ROOT = Path(__file__).parents[3]
 SECONDS = {"m": 60, "h": 3600}
-ONLY_PROMETHEUS = {"StokerTemporalSilent", "StokerHostMarketDown"}
-"""The notifier is a workflow: it cannot send anything while Temporal does not answer. A host marketplace that is down
-makes calls fail, which is an alert of its own."""
+ONLY_PROMETHEUS = {"StokerHostMarketDown"}
+"""A host marketplace that is down makes calls fail, which is an alert of its own."""
 
 
 def names(**figures: object) -> list[str]:
