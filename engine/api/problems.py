@@ -100,8 +100,7 @@ def of_rpc(fault: RPCError) -> Problem:
         RPCStatusCode.RESOURCE_EXHAUSTED,
         RPCStatusCode.CANCELLED,
     }:
-        message = f"Temporal cannot answer now ({fault.status.name}); try again"
-        return Problem(503, "temporal_unavailable", message, headers={"Retry-After": "2"})
+        return temporal_unavailable(fault.status.name)
     if fault.status is RPCStatusCode.FAILED_PRECONDITION:
         # A query without a worker: "no poller seen recently", or the workflow's first task is still open.
         log.warning("no_temporal_worker", error=fault.message[:300])
@@ -111,6 +110,12 @@ def of_rpc(fault: RPCError) -> Problem:
         f"Temporal refused ({fault.status.name}); are the search attributes of temporal-dev.yaml registered?"
     )
     return Problem(502, "temporal_refused", message)
+
+
+def temporal_unavailable(why: str) -> Problem:
+    """The problem when Temporal itself does not answer."""
+    message = f"Temporal cannot answer now ({why}); try again"
+    return Problem(503, "temporal_unavailable", message, headers={"Retry-After": "2"})
 
 
 def no_temporal_worker(waited_seconds: float | None = None) -> Problem:

@@ -21,7 +21,7 @@ from temporalio.common import (
 from temporalio.exceptions import WorkflowAlreadyStartedError
 
 from activities.progress import progress_of
-from engine.api.problems import no_temporal_worker
+from engine.api.problems import no_temporal_worker, temporal_unavailable
 from engine.engine import Engine
 from engine.routing.directory import end_held_calls
 from engine.routing.endpoint import Endpoint
@@ -53,6 +53,8 @@ _PROMPT_SECONDS = 1.0
 """After this time without an answer the console checks whether any Temporal worker polls."""
 _POLL_SECONDS_MAX = 75.0
 """Workers poll at least once a minute. The server lists a poller for five minutes after its last poll."""
+_SILENT_SECONDS_MIN = 3.0
+"""Temporal is polled every second. When it has not answered for so long, it does not answer."""
 _CLOSED_POLL_SECONDS = 0.25
 
 
@@ -128,7 +130,7 @@ class EndpointWorkflows:
         """Wait for a Temporal worker's answer; fails early if no worker polls.
 
         Raises:
-            Problem: 503, no Temporal worker answered in time.
+            Problem: 503, no Temporal worker answered in time, or Temporal itself did not.
         """
         answering = asyncio.ensure_future(call)
         try:
@@ -138,6 +140,9 @@ class EndpointWorkflows:
                     raise no_temporal_worker()
                 return await answering
         except (TimeoutError, RPCTimeoutOrCancelledError):
+            silent = self._engine.endpoint_watcher.silent_seconds()
+            if silent >= max(self._timeout_seconds, _SILENT_SECONDS_MIN):
+                raise temporal_unavailable(f"no answer for {silent:.0f} s") from None
             raise no_temporal_worker(self._timeout_seconds) from None
         finally:
             answering.cancel()

@@ -190,6 +190,21 @@ async def test_a_change_without_a_temporal_worker_is_answered_in_time_with_the_r
     await env.shutdown()
 
 
+async def test_a_call_while_temporal_itself_is_silent_does_not_blame_its_workers() -> None:
+    env = await start_temporal()
+    async with aiohttp.ClientSession() as http:
+        stage = Stage(env, http)
+        server = await stage.start_engine(timing=Timing(temporal_call_seconds=0.3))
+        console = Console(stage, ALICE)
+        endpoint_id = await console.create("silent")
+        server.engine.endpoint_watcher.silent_seconds = lambda: 7.0  # type: ignore[method-assign]
+        status, answered = await console("GET", f"/api/v0/endptjobs/{endpoint_id}/status/")
+        assert (status, answered["error"]) == (503, "temporal_unavailable")
+        assert answered["msg"] == "Temporal cannot answer now (no answer for 7 s); try again"
+        await stage.close()
+    await env.shutdown()
+
+
 async def test_without_a_temporal_worker_every_call_that_needs_one_says_so_within_seconds() -> None:
     env = await start_temporal()
     async with aiohttp.ClientSession() as http:
