@@ -1,11 +1,13 @@
 """What operator and client see of a boot that fails, and after how many seconds.
 
-`python -m benchmarks.failed_boots [case …]`. Real processes: Temporal, engine, Temporal worker, dashboard, the host
-marketplace and PyWorkers of the preset `http`. The model server is a script that fails as model servers do: the gated
-model prints the line of Hugging Face's client, the disk is really full (`/dev/full`), the crash loop really exits five
-times. Seconds count from the model server's last message. Exit code 1 if a cause was not shown.
+`python -m benchmarks.failed_boots --hub-python PYTHON [case …]`. Real processes: Temporal, engine, Temporal worker,
+dashboard, the host marketplace and PyWorkers of the preset `http`. The model server is a script that fails as model
+servers do: the package `huggingface_hub` of PYTHON downloads a gated repository and a misspelt one from a local server
+that answers as the hub does, the disk is really full (`/dev/full`), the crash loop really exits five times. Seconds
+count from the last message of the first failed start. Exit code 1 if a cause was not shown.
 """
 
+import argparse
 import asyncio
 import contextlib
 import sys
@@ -16,8 +18,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiohttp
+from aiohttp import web
 
 import stoker
+from benchmarks import model_hub
 from benchmarks.engine.machine import facts
 from hosts.settings import TemplateSettings
 from run.commands.dev import DevStack
@@ -45,11 +49,18 @@ class FailedBoot:
     """Whether no other machine can help, so that none is rented."""
 
 
+_DOWNLOAD = '"$HUB_PYTHON" -c "import sys, huggingface_hub as hub; hub.snapshot_download(sys.argv[1])" {name}'
 CASES = (
     FailedBoot(
         "gated-model",
-        'echo "OSError: You are trying to access a gated repo. Make sure to have access to it"',
+        _DOWNLOAD.format(name=model_hub.GATED),
         "the repository is gated: accept its licence on huggingface.co and set HF_TOKEN",
+        stops=True,
+    ),
+    FailedBoot(
+        "wrong-name",
+        _DOWNLOAD.format(name="acme/misspelt"),
+        "there is no such model: correct MODEL_NAME",
         stops=True,
     ),
     FailedBoot(
@@ -67,7 +78,7 @@ CASES = (
 )
 
 
-def template(case: FailedBoot, events: Path) -> TemplateSettings:
+def template(case: FailedBoot, events: Path, hub_port: int, hub_python: str) -> TemplateSettings:
     """The template whose model server fails in this way."""
     script = f'{case.script}; date +%s.%N >> "{events / case.name}"; exit 1'
     return TemplateSettings(
@@ -75,6 +86,7 @@ def template(case: FailedBoot, events: Path) -> TemplateSettings:
         hash_id=case.name,
         env="-p 3000:3000",
         onstart="export MODEL_ROUTES=/work MODEL_PORT WORKER_PORT\n"
+        f'export HF_ENDPOINT=http://127.0.0.1:{hub_port} HF_HOME="$PWD/hub" HUB_PYTHON="{hub_python}"\n'
         f"cat > model.sh <<'END'\n{script}\nEND\n"
         f'export MODEL_COMMAND="bash model.sh"\n"{sys.executable}" -m stoker_pyworker.presets http',
     )
@@ -162,13 +174,12 @@ async def run(case: FailedBoot, client: stoker.Serverless, page_url: str, key: s
 def print_case(case: FailedBoot, seen: Seen, stamps: list[float]) -> None:
     """The rows of one case."""
     for view, at in sorted(seen.at.items(), key=lambda each: each[1]):
-        last = max((stamp for stamp in stamps if stamp <= at), default=at)
-        print(f"| {case.name} | {view} | {at - last:.1f} s |", flush=True)
+        print(f"| {case.name} | {view} | {at - stamps[0]:.1f} s |", flush=True)
     print(f"| {case.name} | machines rented in {CLIENT_SECONDS + AFTER_SECONDS:.0f} s | {seen.machines} |")
     print(f"| {case.name} | client's error | {seen.client_error} |", flush=True)
 
 
-async def main(names: list[str]) -> int:
+async def main(names: list[str], hub_python: str) -> int:
     """All cases, or the named ones."""
     chosen = [case for case in CASES if not names or case.name in names]
     if len(chosen) < len(set(names)):
@@ -177,7 +188,11 @@ async def main(names: list[str]) -> int:
     with tempfile.TemporaryDirectory(prefix="stoker-boots-") as folder:
         events = Path(folder) / "events"
         events.mkdir()
-        templates = tuple(template(case, events) for case in chosen)
+        hub_port = free_port()
+        hub = web.AppRunner(model_hub.app())
+        await hub.setup()
+        await web.TCPSite(hub, "127.0.0.1", hub_port).start()
+        templates = tuple(template(case, events, hub_port, hub_python) for case in chosen)
         stack = DevStack(
             settings.model_copy(
                 update={
@@ -197,15 +212,20 @@ async def main(names: list[str]) -> int:
         assert stack.keys is not None
         page_url = stack.settings.dashboard.url or ""
         print(facts())
-        print("| boot | seen by | seconds after the last message, or what |\n|---|---|---|", flush=True)
+        print("| boot | seen by | seconds after the first failure, or what |\n|---|---|---|", flush=True)
         try:
             key = stack.keys.account_key
             async with stoker.Serverless(key, url=stack.settings.engine.own_url) as client:
                 good = [await run(case, client, page_url.rstrip("/"), key, events) for case in chosen]
         finally:
             await stack.stop()
+            await hub.cleanup()
     return 0 if all(good) else 1
 
 
 if __name__ == "__main__":
-    sys.exit(asyncio.run(main(sys.argv[1:])))
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--hub-python", required=True, help="Python that has the package huggingface_hub")
+    parser.add_argument("names", nargs="*", metavar="case")
+    given = parser.parse_args()
+    sys.exit(asyncio.run(main(given.names, given.hub_python)))
