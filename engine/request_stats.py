@@ -4,6 +4,7 @@ from bisect import bisect_left
 from collections import defaultdict, deque
 from dataclasses import dataclass, field
 from math import ceil, log2
+from typing import Any
 
 NATIVE_SCHEMA = 3
 """A native bucket ends at 2^(1/8) times the end of the one before: its values differ by 9 % at most."""
@@ -33,6 +34,10 @@ BUCKET_SECONDS = (
 )
 """Upper bounds of the histogram buckets; a last bucket takes everything longer."""
 
+GPUS_MAX = 20
+"""Kinds of GPU with histograms of their own."""
+OTHER_GPUS = "other"
+
 RECENT_MAX = 100
 SLOW_MAX = 20
 FAILED_MAX = 50
@@ -57,9 +62,12 @@ class Histogram:
     """Sum of all durations."""
     last: dict[int, tuple[int, float]] = field(default_factory=dict)
     """The last request of each bucket, by index, and its duration: OpenMetrics calls it an exemplar."""
+    written: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    """As it was written last, by format and label: most endpoints have no request between two scrapes."""
 
     def observe(self, seconds: float, request_idx: int = 0) -> None:
         """Count one duration, of this request if it is known."""
+        self.written.clear()
         bucket = bisect_left(BUCKET_SECONDS, seconds)
         self.counts[bucket] += 1
         self.seconds += seconds
@@ -85,14 +93,29 @@ class EndedRequest:
     """At the worker, until its report of the end arrived; 0: it had no worker."""
     busy_s: float
     """Of this, the time in the model; 0: the worker does not report it."""
+    queued_s: float = 0.0
+    """Of this, the time in the worker's queue."""
     launch_id: str
     """The worker; empty: it had none."""
+    gpu: str = ""
+    """The worker's GPUs, such as `1x RTX 4090`; empty: unknown."""
     outcome: str
 
     @property
     def total_s(self) -> float:
         """From arrival to the end."""
         return self.waited_s + self.took_s
+
+
+@dataclass(slots=True)
+class WorkerTimes:
+    """Times of successful requests on one kind of GPU."""
+
+    queued: Histogram = field(default_factory=Histogram)
+    """In the worker's queue."""
+    model: Histogram = field(default_factory=Histogram)
+    total: Histogram = field(default_factory=Histogram)
+    """From arrival at the engine to the worker's report of the end."""
 
 
 @dataclass(slots=True)
@@ -105,6 +128,8 @@ class RequestStats:
     """Time in the engine's queue, of requests that got a worker."""
     took: Histogram = field(default_factory=Histogram)
     """From assignment to the worker's report of a successful end."""
+    by_gpu: dict[str, WorkerTimes] = field(default_factory=dict)
+    """By kind of GPU, of which there are few."""
     outcomes: dict[str, int] = field(default_factory=dict)
     recent: deque[EndedRequest] = field(default_factory=lambda: deque(maxlen=RECENT_MAX))
     failed: deque[EndedRequest] = field(default_factory=lambda: deque(maxlen=FAILED_MAX))
@@ -139,8 +164,17 @@ class RequestStats:
             self.failed.append(ended)
         elif ended.outcome == DONE:
             self.took.observe(ended.took_s, ended.request_idx)
+            self._observe_on_gpu(ended)
             if len(self.slow) < SLOW_MAX or ended.total_s > self.slow[-1].total_s:
                 self._add_slow(ended)
+
+    def _observe_on_gpu(self, ended: EndedRequest) -> None:
+        kind = ended.gpu if ended.gpu in self.by_gpu or len(self.by_gpu) < GPUS_MAX else OTHER_GPUS
+        times = self.by_gpu.setdefault(kind, WorkerTimes())
+        times.total.observe(ended.total_s, ended.request_idx)
+        if ended.busy_s > 0:
+            times.queued.observe(ended.queued_s, ended.request_idx)
+            times.model.observe(ended.busy_s, ended.request_idx)
 
     def _add_slow(self, ended: EndedRequest) -> None:
         oldest = ended.arrived_at + ended.total_s - _SLOW_SECONDS

@@ -149,6 +149,33 @@ ONE: tuple[Panel, ...] = (
         ],
     ),
     (
+        "Time in the model, by GPU",
+        "s",
+        False,
+        [
+            (_quantile(share, "stoker_request_model_seconds", "gpu"), f"p{share * 100:g} {{{{gpu}}}}")
+            for share in (0.5, 0.99)
+        ],
+    ),
+    (
+        "Time in the workers' queues, by GPU",
+        "s",
+        False,
+        [
+            (_quantile(share, "stoker_request_worker_queue_seconds", "gpu"), f"p{share * 100:g} {{{{gpu}}}}")
+            for share in (0.5, 0.99)
+        ],
+    ),
+    (
+        "From arrival to end, by GPU",
+        "s",
+        False,
+        [
+            (_quantile(share, "stoker_request_seconds", "gpu"), f"p{share * 100:g} {{{{gpu}}}}")
+            for share in (0.5, 0.99)
+        ],
+    ),
+    (
         "Expected queue time against its target",
         "s",
         False,

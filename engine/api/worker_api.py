@@ -23,7 +23,7 @@ from stoker_wire.http1.request import Request
 from stoker_wire.http1.response_cycle import ResponseCycle
 from stoker_wire.problem import Problem
 from stoker_wire.security.token import WorkerIdentity, read_worker_token
-from stoker_wire.worker_status import FinishedRequest, FinishedRequests, WorkerStatus
+from stoker_wire.worker_status import FinishedRequests, WorkerStatus
 
 log = structlog.get_logger("engine.api.worker_api")
 
@@ -134,7 +134,8 @@ class WorkerApi:
                 item.request_idx,
                 success=item.success,
                 now=now,
-                busy_seconds=_busy_seconds(item),
+                busy_seconds=_between(item.work_started_at, item.work_completed_at),
+                queued_seconds=_between(item.entered_queue_at, item.work_started_at),
                 status=item.status,
                 fingerprint=item.fingerprint,
                 earlier=worker.process.has_ended(ended.incarnation),
@@ -374,9 +375,8 @@ def _check_unconfirmed(url: str) -> None:
         raise Problem(400, "invalid_url", f"url: {host} cannot be the address of a worker")
 
 
-def _busy_seconds(item: FinishedRequest) -> float:
-    """Duration of the request by the worker's clock; 0: not reported or implausible."""
-    began, ended = item.work_started_at, item.work_completed_at
+def _between(began: float | None, ended: float | None) -> float:
+    """Seconds by the worker's clock; 0: not reported or implausible."""
     seconds = ended - began if began is not None and ended is not None else 0.0
     return seconds if 0.0 < seconds <= _SECONDS_MAX else 0.0
 

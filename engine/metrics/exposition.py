@@ -12,7 +12,7 @@ from engine.engine import Engine
 from engine.metrics.families import HISTOGRAMS, OF_ENDPOINTS, OF_ENGINE, Family, HistogramFamily
 from engine.request_stats import BUCKET_SECONDS, Histogram
 from engine.routing.endpoint import Endpoint
-from webserver.metrics_page import END, text_of
+from webserver.metrics_page import END, OPEN_METRICS, text_of
 
 _BOUNDS = (*(f"{bound:g}" if bound != int(bound) else f"{bound:.1f}" for bound in BUCKET_SECONDS), "+Inf")
 PROCESS = CollectorRegistry(auto_describe=False)
@@ -30,9 +30,11 @@ def parts(engine: Engine, endpoints: Sequence[Endpoint], *, open_metrics: bool) 
     for family in OF_ENDPOINTS:
         yield _family(family, labelled, open_metrics=open_metrics)
     for histogram in HISTOGRAMS:
-        yield _head(histogram.name, "histogram", histogram.about)
+        head = _head(histogram.name, "histogram", histogram.about)
         for first in range(0, len(labelled), 200):
-            yield "".join(_histogram(histogram, labelled[first : first + 200], open_metrics=open_metrics))
+            text = "".join(_histogram(histogram, labelled[first : first + 200], open_metrics=open_metrics))
+            yield head + text if text else ""
+            head = "" if text else head
     yield text_of(PROCESS, in_open_metrics=open_metrics)
     if open_metrics:
         yield END
@@ -60,14 +62,24 @@ def _family(
 def _histogram(
     family: HistogramFamily, subjects: Iterable[tuple[str, Endpoint]], *, open_metrics: bool
 ) -> Iterator[str]:
-    for label, endpoint in subjects:
-        histogram = family.read(endpoint)
-        total = 0
-        for bucket, (count, bound) in enumerate(zip(histogram.counts, _BOUNDS, strict=True)):
-            total += count
-            exemplar = _exemplar(histogram, bucket) if open_metrics else ""
-            yield f'{family.name}_bucket{{{label},le="{bound}"}} {total}{exemplar}\n'
-        yield f"{family.name}_count{{{label}}} {total}\n{family.name}_sum{{{label}}} {_number(histogram.seconds)}\n"
+    form = OPEN_METRICS if open_metrics else "text"
+    for own, endpoint in subjects:
+        for value, histogram in family.read(endpoint):
+            if (text := histogram.written.get(form + own)) is None:
+                label = own + "".join(f',{name}="{_escape(value)}"' for name in family.labels)
+                text = histogram.written[form + own] = _written(family.name, label, histogram, open_metrics)
+            yield text
+
+
+def _written(name: str, label: str, histogram: Histogram, open_metrics: bool) -> str:
+    start, lines = f'{name}_bucket{{{label},le="', []
+    total = 0
+    for bucket, (count, bound) in enumerate(zip(histogram.counts, _BOUNDS, strict=True)):
+        total += count
+        exemplar = _exemplar(histogram, bucket) if open_metrics else ""
+        lines.append(f'{start}{bound}"}} {total}{exemplar}\n')
+    lines.append(f"{name}_count{{{label}}} {total}\n{name}_sum{{{label}}} {_number(histogram.seconds)}\n")
+    return "".join(lines)
 
 
 def _exemplar(histogram: Histogram, bucket: int) -> str:

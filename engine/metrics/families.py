@@ -9,7 +9,7 @@ from typing import Generic, Literal, TypeVar
 
 from engine import figures
 from engine.engine import Engine
-from engine.request_stats import Histogram
+from engine.request_stats import Histogram, WorkerTimes
 from engine.routing.endpoint import Endpoint
 
 Subject = TypeVar("Subject", Engine, Endpoint)
@@ -40,7 +40,10 @@ class HistogramFamily:
 
     name: str
     about: str
-    read: Callable[[Endpoint], Histogram]
+    labels: tuple[str, ...] = ()
+    """Besides `endpoint`: `gpu`, the kind of the workers' GPUs."""
+    read: Callable[[Endpoint], Iterable[tuple[str, Histogram]]]
+    """The histograms, each with the value of the label, if there is one."""
 
 
 def _one(read: Callable[[Subject], float]) -> Callable[[Subject], Samples]:
@@ -176,16 +179,41 @@ OF_ENDPOINTS: tuple[Family[Endpoint], ...] = (
 )
 """Every one has the label `endpoint`."""
 
+
+def _by_gpu(name: str, about: str, read: Callable[[WorkerTimes], Histogram]) -> HistogramFamily:
+    return HistogramFamily(
+        name=name,
+        about=about,
+        labels=("gpu",),
+        read=lambda e: ((kind, read(times)) for kind, times in e.stats.by_gpu.items()),
+    )
+
+
 HISTOGRAMS: tuple[HistogramFamily, ...] = (
     HistogramFamily(
         name="stoker_request_wait_seconds",
         about="Time in the engine's queue, of requests that got a worker",
-        read=lambda e: e.stats.waited,
+        read=lambda e: (("", e.stats.waited),),
     ),
     HistogramFamily(
         name="stoker_request_worker_seconds",
         about="From the assignment of a worker to its report of a successful end: worker's queue and model",
-        read=lambda e: e.stats.took,
+        read=lambda e: (("", e.stats.took),),
+    ),
+    _by_gpu(
+        "stoker_request_worker_queue_seconds",
+        "Time in the worker's queue, of successful requests whose worker reports it",
+        lambda times: times.queued,
+    ),
+    _by_gpu(
+        "stoker_request_model_seconds",
+        "Time in the model, of successful requests whose worker reports it",
+        lambda times: times.model,
+    ),
+    _by_gpu(
+        "stoker_request_seconds",
+        "From the arrival at the engine to the worker's report of a successful end",
+        lambda times: times.total,
     ),
 )
 

@@ -33,7 +33,7 @@ def parts(engine: Engine, endpoints: Sequence[Endpoint]) -> Iterator[bytes]:
         for first in range(0, len(labelled), 200):
             metrics += _histograms(histogram, labelled[first : first + 200])
             yield b""
-        yield _message(histogram.name, "histogram", histogram.about, metrics)
+        yield _message(histogram.name, "histogram", histogram.about, metrics) if metrics else b""
     for metric in PROCESS.collect():
         samples = (_metric(metric.type, b"", sample.value) for sample in metric.samples)
         name = f"{metric.name}_total" if metric.type == "counter" else metric.name
@@ -66,10 +66,13 @@ def _metric(kind: str, labels: bytes, value: float) -> bytes:
 
 
 def _histograms(family: HistogramFamily, subjects: Iterable[tuple[bytes, Endpoint]]) -> Iterator[bytes]:
-    for label, endpoint in subjects:
-        histogram = family.read(endpoint)
-        counts = _integer(1, sum(histogram.counts)) + _double(2, histogram.seconds)
-        yield label + _bytes(7, counts + _classic(histogram) + _native(histogram))
+    for own, endpoint in subjects:
+        for value, histogram in family.read(endpoint):
+            if (written := histogram.written.get("protobuf")) is None:
+                counts = _integer(1, sum(histogram.counts)) + _double(2, histogram.seconds)
+                written = _bytes(7, counts + _classic(histogram) + _native(histogram))
+                histogram.written["protobuf"] = written
+            yield own + b"".join(_label(name, value) for name in family.labels) + written
 
 
 def _classic(histogram: Histogram) -> bytes:

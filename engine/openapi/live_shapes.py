@@ -129,7 +129,11 @@ class RequestRow(Said):
     """At the worker."""
     busy_s: float
     """Of this, in the model; 0: not reported."""
+    queued_s: float
+    """Of this, in the worker's queue."""
     launch_id: str
+    gpu: str
+    """The worker's GPUs; empty: unknown."""
     outcome: str
 
 

@@ -195,6 +195,7 @@ class Dispatcher:
         success: bool,
         now: float,
         busy_seconds: float = 0.0,
+        queued_seconds: float = 0.0,
         status: str = "",
         fingerprint: str = "",
         earlier: bool = False,
@@ -203,6 +204,7 @@ class Dispatcher:
 
         Args:
             busy_seconds: how long the worker was busy with the request; 0: not reported.
+            queued_seconds: how long it was in the worker's queue before.
             status: the worker's word for how the request ended.
             fingerprint: the request's, if the model failed with it; official clients send none.
             earlier: the report is about an earlier process of the worker, so it says nothing about the current one.
@@ -231,7 +233,10 @@ class Dispatcher:
         request.took_s = now - request.assigned_at
         endpoint.stats.end(
             ended_request(
-                request, status.lower() if status in _NO_RESULT else outcome_of(request), busy_seconds
+                request,
+                status.lower() if status in _NO_RESULT else outcome_of(request),
+                busy_seconds=busy_seconds,
+                queued_seconds=queued_seconds,
             )
         )
         request.assigned_at = now

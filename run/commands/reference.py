@@ -144,7 +144,7 @@ def metrics_page() -> str:
         for found, labels in ((OF_ENGINE, ()), (OF_ENDPOINTS, ("endpoint",)))
         for family in found
     ]
-    rows += [(family.name, "histogram", ("endpoint",), family.about) for family in HISTOGRAMS]
+    rows += [(family.name, "histogram", ("endpoint", *family.labels), family.about) for family in HISTOGRAMS]
     lines = [
         "# Metrics",
         "",

@@ -104,7 +104,8 @@ async def test_every_query_of_the_dashboards_has_a_result_in_a_real_prometheus(
     endpoint = await stage.endpoint(dollars_per_hour_max=3.0)
     worker, booting = endpoint.worker(), endpoint.worker("bbbbbbbbbbbb", 102)
     await endpoint.script(
-        groups=[1], members=[worker.member(c=0.5), booting.member(s="model_loading", c=0.25, p=10.0)]
+        groups=[1],
+        members=[worker.member(c=0.5, k="1x RTX 4090"), booting.member(s="model_loading", c=0.25, p=10.0)],
     )
     await worker.report()
     process = WorkerMetrics()
@@ -117,7 +118,7 @@ async def test_every_query_of_the_dashboards_has_a_result_in_a_real_prometheus(
         missing = [query for query in dashboards.queries() if not any(name in query for name in absent)]
         for _ in range(90):  # the subquery over a day has a value at each full minute
             given = await endpoint.route(cost=40)  # a rate needs growth between scrapes
-            await worker.finish(given["request_idx"])
+            await worker.finish(given["request_idx"], times=(1.0, 1.1, 1.3))
             await worker.report()
             process.market_call("list", "done", 0.1)
             process.activity("plan", "done", 0.01)

@@ -123,12 +123,19 @@ class WorkerDouble:
         assert (status, body) == (200, {"success": True})
 
     async def finish(
-        self, *indices: int, success: bool = True, server: Server | None = None
+        self,
+        *indices: int,
+        success: bool = True,
+        times: tuple[float, float, float] | None = None,
+        server: Server | None = None,
     ) -> dict[str, Any]:
+        """Report the end of requests. `times`: when they were queued, started and completed."""
+        names = ("entered_queue_at", "work_started_at", "work_completed_at")
+        more = dict(zip(names, times, strict=True)) if times else {}
         ended = {
             "worker_id": self.instance_id,
             "mtoken": self.token,
-            "requests": [{"request_idx": i, "success": success, "status": "Success"} for i in indices],
+            "requests": [{"request_idx": i, "success": success, "status": "Success"} | more for i in indices],
         }
         status, body = await self.stage.post("/delete_requests/", ended, server=server)
         assert status == 200

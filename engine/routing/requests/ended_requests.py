@@ -15,7 +15,9 @@ def outcome_of(request: QueuedRequest) -> Outcome:
     return Outcome.DONE if request.succeeded else Outcome.FAILED
 
 
-def ended_request(request: QueuedRequest, outcome: str, busy_seconds: float = 0.0) -> EndedRequest:
+def ended_request(
+    request: QueuedRequest, outcome: str, *, busy_seconds: float = 0.0, queued_seconds: float = 0.0
+) -> EndedRequest:
     """The request as a row of the statistics."""
     waited = request.seen_at - request.arrived_at if request.waited_s is None else request.waited_s
     return EndedRequest(
@@ -25,7 +27,9 @@ def ended_request(request: QueuedRequest, outcome: str, busy_seconds: float = 0.
         waited_s=waited,
         took_s=request.took_s or 0.0,
         busy_s=busy_seconds,
+        queued_s=queued_seconds,
         launch_id=request.worker.launch_id if request.worker else "",
+        gpu=request.worker.listing.kind if request.worker else "",
         outcome=outcome,
     )
 

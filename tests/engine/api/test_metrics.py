@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_tex
 from engine.metrics import protobuf
 from engine.metrics.exposition import parts
 from engine.metrics.families import HISTOGRAMS, OF_ENDPOINTS, OF_ENGINE
-from engine.request_stats import BUCKET_SECONDS, Histogram
+from engine.request_stats import BUCKET_SECONDS, GPUS_MAX, EndedRequest, Histogram, RequestStats
 from tests.engine.conftest import ALICE, EndpointDouble, Stage
 from webserver.metrics_page import OPEN_METRICS, PROTOBUF
 
@@ -29,6 +29,12 @@ async def scrape(stage: Stage, accept: str = "text/plain") -> str:
     async with stage.http.get(f"{stage.server.url}/metrics", headers=headers) as answer:
         assert answer.status == 200
         return await answer.text()
+
+
+async def scrape_bytes(stage: Stage) -> bytes:
+    headers = {"Authorization": f"Bearer {ALICE}", "Accept": PROTOBUF}
+    async with stage.http.get(f"{stage.server.url}/metrics", headers=headers) as answer:
+        return await answer.read()
 
 
 async def served(stage: Stage) -> EndpointDouble:
@@ -106,6 +112,69 @@ async def test_a_histogram_counts_every_request_and_names_the_last_of_its_bucket
         if s.labels["endpoint"] == endpoint.name
     }
     assert outcomes == {"done": 1}
+
+
+@pytest.mark.parametrize("accept", ["text/plain", OPEN_METRICS, PROTOBUF])
+async def test_the_times_of_a_request_are_told_by_kind_of_gpu(stage: Stage, accept: str) -> None:
+    endpoint = await stage.endpoint(max_queue_time=1.0)
+    worker = endpoint.worker()
+    await endpoint.script(groups=[1], members=[worker.member(k='1x "RTX" 4090')])
+    await worker.report()
+    for times in ((100.0, 100.5, 102.5), None):  # an official worker of an old version reports no times
+        given = await endpoint.route(cost=40)
+        await worker.finish(given["request_idx"], times=times)
+    sums = {name: found for name in GPU_TIMES if (found := await _sums(stage, accept, name, endpoint.name))}
+    # 2 s in the model after 0.5 s in the worker's queue; all within the test's own seconds
+    assert sums["stoker_request_model_seconds"] == {('1x "RTX" 4090', 1, 2.0)}
+    assert sums["stoker_request_worker_queue_seconds"] == {('1x "RTX" 4090', 1, 0.5)}
+    ((gpu, count, _),) = sums["stoker_request_seconds"]
+    assert (gpu, count) == ('1x "RTX" 4090', 2)
+
+
+GPU_TIMES = ("stoker_request_worker_queue_seconds", "stoker_request_model_seconds", "stoker_request_seconds")
+
+
+async def _sums(stage: Stage, accept: str, name: str, endpoint: str) -> set[tuple[str, float, float]]:
+    """GPU, count and sum of a histogram of the endpoint."""
+    if accept == PROTOBUF:
+        family = next(each for each in families_of(await scrape_bytes(stage)) if each.name == name)
+        labelled = [
+            ({pair.name: pair.value for pair in each.label}, each.histogram) for each in family.metric
+        ]
+        return {
+            (labels["gpu"], each.sample_count, each.sample_sum)
+            for labels, each in labelled
+            if labels["endpoint"] == endpoint
+        }
+    parse = parse_open_metrics if accept == OPEN_METRICS else parse_text
+    samples = {
+        sample.name.removeprefix(name): (sample.labels["gpu"], sample.value)
+        for family in parse(await scrape(stage, accept))
+        if family.name == name
+        for sample in family.samples
+        if sample.labels["endpoint"] == endpoint
+    }
+    return {(samples["_count"][0], samples["_count"][1], samples["_sum"][1])}
+
+
+def test_kinds_of_gpu_beyond_the_limit_share_their_histograms() -> None:
+    stats = RequestStats()
+    for number in range(GPUS_MAX + 5):
+        stats.end(
+            EndedRequest(
+                request_idx=number + 1,
+                arrived_at=0.0,
+                cost=1.0,
+                waited_s=0.0,
+                took_s=1.0,
+                busy_s=0.0,
+                launch_id="a",
+                gpu=f"gpu {number}",
+                outcome="done",
+            )
+        )
+    assert len(stats.by_gpu) == GPUS_MAX + 1
+    assert sum(stats.by_gpu["other"].total.counts) == 5
 
 
 @pytest.mark.skipif(PROMTOOL is None, reason="no promtool is installed (apt-get install prometheus)")
