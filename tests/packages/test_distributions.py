@@ -162,8 +162,20 @@ def test_each_part_installs_alone_and_imports(dist, tmp_path, part, version):
         assert command(python, "-I", "-c", ask, cwd=tmp_path) == f"{tmp_path}/.stoker text-model\n"
 
 
+APP = """
+import http.server, json, os
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_POST(self):
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(json.dumps({"served": "by the app"}).encode())
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+"""
+
+
 def test_a_deployment_runs_from_a_tool_installed_into_an_empty_home(dist, tmp_path):
-    """`uv tool install`, `stokerd dev`, an endpoint of the example model, and an answer."""
+    """`uv tool install`, `stokerd dev`, an answer of the example model, and `stoker up` with the lines that it prints."""
     home, work = tmp_path / "home", tmp_path / "work"
     home.mkdir()
     work.mkdir()
@@ -187,6 +199,17 @@ def test_a_deployment_runs_from_a_tool_installed_into_an_empty_home(dist, tmp_pa
         body = json.dumps({"prompt": "The lamp was lit and ", "max_tokens": 4})
         answer = command("stoker", "request", "llm", "/v1/completions", body, "--cost", "4", env=client)
         assert json.loads(answer)["usage"]["completion_tokens"] == 4
+        (work / "app.py").write_text(APP)
+        program = f"/usr/bin/env python3 '{work}/app.py'"
+        up = ["stoker", "up", "http", "--name", "app", "--command", program, "--env", "MODEL_ROUTES=/predict"]
+        said = command(*up, "--yes", env=environ, cwd=work)
+        shell, python = said[said.index("export STOKER_URL") :].split("# Python", maxsplit=1)
+        interpreter_of_tool = (
+            home / ".local" / "share" / "uv" / "tools" / "stoker-controller" / "bin" / "python"
+        )
+        pasted = f"{shell}\n{interpreter_of_tool} - <<'END'\n# Python{python}\nEND\n"
+        shown = command("bash", "-euc", pasted, env=environ, cwd=work)
+        assert shown.count("by the app") == 2, "curl's answer and the SDK's"
     finally:
         dev.terminate()
         assert dev.wait(timeout=60) == 0, (work / "dev.log").read_text()[-2000:]
