@@ -59,6 +59,7 @@ def base(tmp_path_factory) -> Iterator[str]:
 def build(base: str, name: str) -> str:
     """The image, built with this machine's certificates and package index."""
     options = [
+        "--layers=false",  # no images of the stages stay behind
         "--build-arg",
         f"BASE={base}",
         "--network",
