@@ -55,7 +55,10 @@ class BenchmarkConfig:
     """A function that generates a payload, instead of a dataset."""
     runs: int = 8
     concurrency: int | None = CONCURRENCY
-    """Concurrent requests of a run; always 1 unless the handler allows parallel requests."""
+    """Concurrent requests of a run; always 1 unless the handler allows parallel requests.
+
+    The engine fills the worker with so many requests before others count as waiting. Best is where the server's
+    throughput stops growing; fewer make answers faster and each of them dearer."""
     do_warmup: bool = True
 
 
