@@ -40,8 +40,9 @@ from benchmarks.scaling.scalers import FIXED, NO_POOL, PEERS, Setting, defaults,
 from benchmarks.scaling.workloads import Workload, workloads
 from simulation.controller_host import SimulatedController
 from simulation.figures import Figures
+from simulation.market import PERF_UNIT
 from simulation.run import run
-from simulation.settings import DEFAULT_WORLD, KINDS, WorldSettings, calm
+from simulation.settings import DEFAULT_WORLD, MachineKind, WorldSettings, calm
 
 PARTS = (
     "fronts",
@@ -59,6 +60,13 @@ PARTS = (
     "speed",
 )
 POOL, RELEASED = calm(DEFAULT_WORLD), calm(DEFAULT_WORLD.but(cold_pool=False))
+KINDS = (
+    MachineKind(name="RTX 3090", perf=1.0, dollars_per_hour=0.21),
+    MachineKind(name="RTX 4090", perf=2.0, dollars_per_hour=0.42),
+    MachineKind(name="RTX 5090", perf=3.0, dollars_per_hour=0.48),
+    MachineKind(name="H100", perf=6.0, dollars_per_hour=1.90),
+)
+"""Prices as seen on a public marketplace, 2025-2026; perf of a 7B language model, relative."""
 
 
 @dataclass
@@ -226,13 +234,13 @@ def slug(workload: Workload) -> str:
 
 def draw(chosen: Sequence[Workload], world: WorldSettings, folder: Path, processes: int) -> None:
     """A picture of the policy's run per workload."""
-    from simulation.pictures import picture  # noqa: PLC0415 - matplotlib only for pictures
+    from run.commands.simulate import draw as draw_run  # noqa: PLC0415 - only for pictures
 
     folder.mkdir(parents=True, exist_ok=True)
 
     def drawn(workload: Workload) -> Path:
-        path = folder / f"{slug(workload)}.png"
-        picture(one(workload, fixed(), world), path)
+        path, price = folder / f"{slug(workload)}.svg", world.kinds[0].dollars_per_hour
+        draw_run(one(workload, fixed(), world), path, perf=PERF_UNIT, dollars_per_hour=price)
         return path
 
     for path in in_order([lambda each=each: drawn(each) for each in chosen], processes):  # type: ignore[misc]

@@ -1,10 +1,11 @@
 """The results of a run: waits, cost, and capacity that was missing or idle."""
 
 import math
-from dataclasses import dataclass
+from bisect import bisect_left
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-from simulation.series import Samples
-from simulation.world import World
+from simulation.world import Sample, World
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +43,7 @@ class Figures:
     """Services interrupted by a stopped or outbid machine; each request was served again."""
     work: float
     """Scored work, load."""
-    samples: Samples
+    samples: tuple[Sample, ...]
 
     @property
     def dollars_per_unit(self) -> float:
@@ -89,8 +90,21 @@ def figures(world: World) -> Figures:
         failures=counts["failures"],
         lost_requests=counts["lost_requests"],
         work=sum(works[n] for n in scored),
-        samples=world.series.samples.scored(begin, times, all_waits),
+        samples=_samples(world, all_waits),
     )
+
+
+def _samples(world: World, waits: Sequence[float]) -> tuple[Sample, ...]:
+    """The samples of the scored part, counted from its begin, with their arrivals."""
+    begin, trace, before = world.score_from, world.trace, world.samples
+    samples = [replace(each, at=each.at - begin) for each in before if each.at > begin]
+    ends = [each.at for each in samples]
+    for at, work, wait in zip(trace.times, trace.works, waits, strict=True):
+        number = bisect_left(ends, at - begin)
+        if at >= begin and number < len(samples):
+            samples[number].load += work / world.sample_seconds
+            samples[number].worst_wait = max(samples[number].worst_wait, min(wait, before[-1].at - at))
+    return tuple(samples)
 
 
 def quantile(ordered: list[float], share: float) -> float:

@@ -2,12 +2,12 @@
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from simulation.controller_host import SimulatedController
 from simulation.figures import Figures
-from simulation.pictures import frontier_picture, picture
+from simulation.market import PERF_UNIT
 from simulation.run import run
 from simulation.settings import DEFAULT_WORLD, MachineKind, WorldSettings
 from simulation.trace import Trace, read_trace
@@ -16,7 +16,6 @@ from stoker_wire.endpoint import EndpointConfig
 Progress = Callable[[float, str], None]
 """Called with the finished share of all runs, 0 to 1, and the name of the current run."""
 
-_PERF_UNIT = 100.0
 _WARM_UP_SECONDS = 3600.0
 _WORKERS_MAX = 10_000
 """Most workers of an endpoint: a trace that needs more uses other units than the perf."""
@@ -57,7 +56,6 @@ class Report:
     perf: float = 0.0
     warm_up_seconds: float = 0.0
     endpoint: str = ""
-    pictures: tuple[Path, ...] = ()
 
     def table(self) -> str:
         """Text for users: one block for the given config, one line per config of the frontier."""
@@ -116,7 +114,6 @@ def simulate_trace(
     queue_seconds: float | None = None,
     budget_dollars_per_hour: float | None = None,
     frontier: bool = False,
-    pictures: Path | None = None,
     cold_start: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
@@ -127,11 +124,10 @@ def simulate_trace(
 
     `endpoint` selects one endpoint of a request log. `perf` is the load/s of one worker at `dollars_per_hour`; the
     default is a quarter of the trace's peak hour. A wanted `queue_seconds` (at the 99th percentile) or budget asks
-    for the frontier and a suggestion. `pictures` is a folder.
+    for the frontier and a suggestion.
 
     Raises:
         TraceFault: the file is not a trace.
-        NoPictures: pictures are wanted and matplotlib is missing.
         Unfit: a figure is absurd, or the trace was measured in other units than the perf.
     """
     _check(perf, dollars_per_hour, queue_seconds, budget_dollars_per_hour)
@@ -139,8 +135,8 @@ def simulate_trace(
     _check_trace(trace, perf)
     warm_up = 0.0 if cold_start else min(_WARM_UP_SECONDS, trace.seconds)
     perf = perf if perf is not None else max(_peak_hour(trace) / 4.0, 1e-6)
-    # the world's reference worker serves 100 load/s: works and config are scaled to it
-    scale = _PERF_UNIT / perf
+    # works and config are scaled to the world's reference worker
+    scale = PERF_UNIT / perf
     scaled = Trace(trace.name, trace.times, tuple(work * scale for work in trace.works), trace.seconds)
     kind = MachineKind(
         name="worker", perf=1.0, dollars_per_hour=dollars_per_hour, offers=max(600, config.max_workers)
@@ -154,7 +150,7 @@ def simulate_trace(
     ]
     line = _frontier(tried) if asked_more else ()
     suggestion, because, met = suggest(tried, queue_seconds, budget_dollars_per_hour)
-    report = Report(
+    return Report(
         trace=trace,
         asked=tried[0],
         frontier=line,
@@ -165,10 +161,6 @@ def simulate_trace(
         warm_up_seconds=warm_up,
         endpoint=endpoint or "",
     )
-    if pictures is None:
-        return report
-    drawn = _draw(report, tried, pictures, scale, queue_seconds, budget_dollars_per_hour)
-    return replace(report, pictures=drawn)
 
 
 def options(before: EndpointConfig, after: EndpointConfig) -> str:
@@ -320,39 +312,3 @@ def _part(progress: Progress | None, number: int, count: int, label: str) -> Cal
     if progress is None:
         return None
     return lambda share: progress((number + share) / count, label)
-
-
-def _draw(
-    report: Report,
-    tried: list[Tried],
-    folder: Path,
-    scale: float,
-    queue_seconds: float | None,
-    budget: float | None,
-) -> tuple[Path, ...]:
-    folder.mkdir(parents=True, exist_ok=True)
-    target = report.asked.config.target_queue_time
-    drawn = [folder / "run.png"]
-    picture(report.asked.figures, drawn[0], perf=report.perf, scale=1.0 / scale, target=target)
-    suggested = report.suggestion
-    if suggested is not None and suggested is not report.asked:
-        drawn.append(folder / "suggested.png")
-        picture(suggested.figures, drawn[-1], perf=report.perf, scale=1.0 / scale, target=target)
-    if report.frontier:
-        drawn.append(folder / "frontier.png")
-        line = {each.label for each in report.frontier}
-        points = [(each.label, each.figures.wait_p99, each.dollars_per_hour) for each in report.frontier]
-        others = [
-            (each.label, each.figures.wait_p99, each.dollars_per_hour)
-            for each in tried
-            if each.label not in line
-        ]
-        frontier_picture(
-            [each for each in points if not math.isinf(each[1])],
-            drawn[-1],
-            others=[each for each in others if not math.isinf(each[1])],
-            chosen=suggested.label if suggested is not None else "",
-            queue_seconds=queue_seconds,
-            budget=budget,
-        )
-    return tuple(drawn)

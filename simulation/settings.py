@@ -52,14 +52,6 @@ class MachineKind:
         return any(begin <= at < end for begin, end in self.taken)
 
 
-KINDS = (
-    MachineKind(name="RTX 3090", perf=1.0, dollars_per_hour=0.21),
-    MachineKind(name="RTX 4090", perf=2.0, dollars_per_hour=0.42),
-    MachineKind(name="RTX 5090", perf=3.0, dollars_per_hour=0.48),
-    MachineKind(name="H100", perf=6.0, dollars_per_hour=1.90),
-)
-"""Prices as seen on a public marketplace, 2025-2026; perf of a 7B language model, relative."""
-
 ONE_KIND = (MachineKind(name="RTX 4090", perf=1.0, dollars_per_hour=0.42, offers=600),)
 """The reference worker alone, so that only the scaling is compared."""
 

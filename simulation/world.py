@@ -8,8 +8,7 @@ from typing import Any, Protocol
 
 from simulation.engine.dispatcher import SimulatedDispatcher
 from simulation.fleet import SimulatedFleet
-from simulation.machine import Machine
-from simulation.series import Series
+from simulation.machine import Machine, Stage
 from simulation.settings import WorldSettings
 from simulation.trace import Trace
 from stoker_wire.endpoint import EndpointConfig
@@ -20,6 +19,22 @@ Progress = Callable[[float], None]
 
 TAIL_SECONDS = 3600.0
 """Time after the last arrival for requests that still wait, seconds, unbilled."""
+SAMPLES = 1500
+"""Of the workers in one run, at equal intervals."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Sample:
+    """The workers at one time, and the requests that arrived since the sample before."""
+
+    at: float
+    ready: int
+    booting: int
+    cold: int
+    load: float = 0.0
+    """Arrivals, load/s."""
+    worst_wait: float = 0.0
+    """Longest wait of a request, seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +85,8 @@ class World(SimulatedFleet):
         """Totals before the scored part, and at its end."""
         self._progress = progress
         self.dispatcher = SimulatedDispatcher(self, trace, controller.on_metrics, config, seed)
-        self.series = Series(self, self.dispatcher, trace.seconds)
+        self.samples: list[Sample] = []
+        self.sample_seconds = max(trace.seconds / SAMPLES, 1.0)
 
     def _joined(self, machine: Machine) -> None:
         self.dispatcher.joined(machine)
@@ -91,7 +107,7 @@ class World(SimulatedFleet):
     def _live(self) -> None:
         events, times = self._events, self.trace.times
         self.dispatcher.signal_sender.begin()
-        self.series.begin()
+        self.after(self.sample_seconds, self._sample)
         self.controller.begin(self)
         self.begin_outbids()
         if self.score_from > 0:
@@ -144,5 +160,17 @@ class World(SimulatedFleet):
     def _end(self, _: Any) -> None:
         """Ends the trace and the bill."""
         self.final = self.totals()
-        self.series.end()
+        self._take_sample()
         self.ended = True
+
+    def _sample(self, _: Any) -> None:
+        if not self.ended:
+            self._take_sample()
+            self.after(self.sample_seconds, self._sample)
+
+    def _take_sample(self) -> None:
+        stages = [machine.stage for machine in self.machines.values()]
+        ready = stages.count(Stage.READY)
+        cold = stages.count(Stage.STOPPED) + stages.count(Stage.STOPPING)
+        booting = len(stages) - ready - cold
+        self.samples.append(Sample(at=self.now, ready=ready, booting=booting, cold=cold))

@@ -123,17 +123,26 @@ def half_width(values: Sequence[float]) -> float:
 
 def draw(rows: Sequence[Row], workload: Workload, path: Path) -> None:
     """A picture of a workload's front: attainment and p99 wait over dollars per 1,000 requests."""
-    from simulation.pictures import Point, fronts_picture  # noqa: PLC0415 - matplotlib only for pictures
+    from matplotlib import pyplot as plt  # noqa: PLC0415 - only for pictures
 
-    points = [
-        Point(
-            each["scaler"],
-            each["per_1000"],
-            half_width(each["per_1000_by_seed"]),
-            1.0 - each["within_10"],
-            half_width(each["within_10_by_seed"]),
-            each["p99"],
-        )
-        for each in rows
-    ]
-    fronts_picture(points, path, title=f"{workload.name}, mean load {workload.workers}", ours="stoker")
+    figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), layout="tight")
+    for scaler in dict.fromkeys(each["scaler"] for each in rows):
+        mine = sorted((each for each in rows if each["scaler"] == scaler), key=lambda each: each["per_1000"])
+        ours = scaler == "stoker"
+        look = {"marker": "o", "lw": 1.6, "color": "#2b2b2b"} if ours else {"marker": "x", "lw": 0}
+        dollars = [each["per_1000"] for each in mine]
+        look |= {"xerr": [half_width(each["per_1000_by_seed"]) for each in mine], "elinewidth": 0.7}
+        late = [max(1.0 - each["within_10"], 1e-4) for each in mine]
+        errors = [half_width(each["within_10_by_seed"]) for each in mine]
+        axes[0].errorbar(dollars, late, yerr=errors, label=scaler, **look)
+        p99 = [min(max(each["p99"], 0.1), 3600.0) for each in mine]
+        axes[1].errorbar(dollars, p99, label=scaler, **look)
+    axes[0].set_ylabel("share that waits longer than 10 s")
+    axes[1].set_ylabel("p99 wait, s")
+    for each in axes:
+        each.set(xscale="log", yscale="log", xlabel=r"\$ per 1,000 requests")
+        each.grid(alpha=0.25)
+    axes[1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    figure.suptitle(f"{workload.name}, mean load {workload.workers}", fontsize=11)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)

@@ -57,13 +57,7 @@ class SimulatedDispatcher:
         self._pump_at = math.inf
         self.arrived = 0
         self.arrived_load = 0.0
-        self._work_since_sample = 0.0
         self.signal_sender = SimulatedSignalSender(fleet, self.state, deliver, config, seed)
-
-    def take_arrived_work(self) -> float:
-        """Work that arrived since the last call."""
-        work, self._work_since_sample = self._work_since_sample, 0.0
-        return work
 
     # -- requests
 
@@ -76,7 +70,6 @@ class SimulatedDispatcher:
         self.arrived += 1
         self.arrived_load += cost
         self.signal_sender.arrived(cost)
-        self._work_since_sample += self._works[request]
         if self.state.queue or not self._give(request):
             self._queue_up(request)
             self.signal_sender.escalate_backlog()

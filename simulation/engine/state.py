@@ -53,18 +53,6 @@ class EngineState:
     def _order(self, request: int) -> SortKey:
         return (request not in self.returned, self._arrivals[request], request)
 
-    def oldest_wait(self, now: float) -> float:
-        """Wait of the first request in the queue, seconds."""
-        oldest = self.queue.oldest
-        return 0.0 if oldest is None else now - self._arrivals[oldest]
-
-    def oldest_unserved_wait(self, now: float) -> float:
-        """Longest wait of a request, in the queue or on a worker, seconds."""
-        oldest = self.queue.oldest
-        firsts = [] if oldest is None else [oldest]
-        firsts += [each.machine.line[0][0] for each in self.members.values() if each.machine.line]
-        return now - min((self._arrivals[request] for request in firsts), default=now)
-
     def queue_seconds(self) -> float:
         """Expected queue time of the endpoint, seconds; infinite with work and no worker."""
         held = self.queued_load + sum(each.outstanding - each.served for each in self.candidates)

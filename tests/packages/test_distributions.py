@@ -137,7 +137,7 @@ ALONE = {
     "stoker-controller": (
         "stoker-controller",
         "policy,controller,webserver,market,hosts,activities,workflows,engine,dashboard,simulation,run",
-        "hosts.agent.init,simulation.pictures",
+        "hosts.agent.init",
     ),
 }
 

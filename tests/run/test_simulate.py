@@ -5,12 +5,15 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from typer.testing import CliRunner
 
 from run.cli import app
+from run.commands.simulate import draw
 from simulation.run import run as run_one
+from simulation.world import Sample
 from stoker.cli.app import app as stoker_app
 
 
@@ -46,12 +49,13 @@ def test_a_trace_is_answered_with_a_table_by_the_installed_command(trace, config
 
 
 def test_a_queue_time_gives_a_command_to_paste_and_complete_charts(trace, config, tmp_path):
-    pytest.importorskip("matplotlib")
     out = tmp_path / "out"
     done = simulate(trace, "--endpoint", config, "--perf", 100, "--queue", 1000, "--pictures", out)
     assert done.exit_code == 0, done.output
-    assert sorted(path.name for path in out.iterdir()) == ["frontier.png", "run.png", "suggested.png"]
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in out.iterdir())
+    assert sorted(path.name for path in out.iterdir()) == ["run.svg", "suggested.svg"]
+    assert all(
+        "longest wait" in path.read_text() and path.read_text().startswith("<svg") for path in out.iterdir()
+    )
     assert "99 % of requests begin within 1000 s for $" in done.stdout
     line = next(line for line in done.stdout.splitlines() if "stoker endpoints update" in line)
     words = line.replace("ENDPOINT", "llm").split()[1:]
@@ -166,7 +170,6 @@ def test_a_bad_config_names_the_file_and_the_field(trace, tmp_path, text, said):
 
 
 def test_a_folder_that_cannot_be_written_is_one_sentence(trace, config, tmp_path):
-    pytest.importorskip("matplotlib")
     (tmp_path / "out").write_text("a file")
     done = simulate(trace, "--endpoint", config, "--perf", 100, "--pictures", tmp_path / "out")
     assert (done.exit_code, "cannot be written" in done.stderr) == (2, True)
@@ -208,21 +211,20 @@ def test_an_interrupted_run_leaves_nothing_half_written(trace, config, tmp_path,
 
 
 def test_an_interrupted_picture_leaves_the_old_one(tmp_path, monkeypatch):
-    pytest.importorskip("matplotlib")
-    from matplotlib.figure import Figure
-
-    from simulation.pictures import frontier_picture
-
-    path = tmp_path / "frontier.png"
-    frontier_picture([("a", 1.0, 2.0)], path)
+    path = tmp_path / "run.svg"
+    samples = (Sample(at=1.0, ready=1, booting=0, cold=0), Sample(at=2.0, ready=0, booting=0, cold=1))
+    figures = SimpleNamespace(
+        trace="t", within_10=1.0, dollars=1.0, hours=1.0, utilisation=0.5, samples=samples
+    )
+    draw(figures, path, perf=100.0, dollars_per_hour=0.4)
     before = path.read_bytes()
 
-    def cut_off(_: Figure, part: Path, **__: object) -> None:
+    def cut_off(part: Path, text: str) -> None:
         part.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Figure, "savefig", cut_off)
+    monkeypatch.setattr(Path, "write_text", cut_off)
     with pytest.raises(KeyboardInterrupt):
-        frontier_picture([("b", 3.0, 4.0)], path)
-    assert [each.name for each in tmp_path.iterdir()] == ["frontier.png"]
+        draw(figures, path, perf=100.0, dollars_per_hour=0.4)
+    assert [each.name for each in tmp_path.iterdir()] == ["run.svg"]
     assert path.read_bytes() == before

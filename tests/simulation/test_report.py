@@ -69,13 +69,15 @@ def test_a_request_log_of_the_engine_is_a_trace_too(tmp_path):
     assert report.asked.figures.requests == 200
 
 
-def test_pictures_are_drawn(trace, tmp_path):
-    pytest.importorskip("matplotlib")
-    report = simulate_trace(
-        trace, CONFIG, perf=50.0, frontier=True, cold_start=True, pictures=tmp_path / "out"
-    )
-    assert [path.name for path in report.pictures] == ["run.png", "frontier.png"]
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in report.pictures)
+def test_the_samples_of_a_run_add_up_to_its_arrivals_and_its_longest_wait(trace):
+    trace.write_text(trace.read_text() + "3000,50\n")  # every request begins before the last sample
+    report = simulate_trace(trace, CONFIG, perf=50.0, cold_start=True)
+    samples = report.asked.figures.samples
+    step = samples[1].at - samples[0].at
+    assert sum(each.load for each in samples) * step == pytest.approx(report.asked.figures.work)
+    assert max(each.worst_wait for each in samples) == pytest.approx(report.asked.figures.wait_p999)
+    assert max(each.ready for each in samples) > 0
+    assert samples[-1].at == pytest.approx(report.trace.seconds)
 
 
 class _Run:

@@ -51,8 +51,12 @@ class Signals:
 
     @property
     def oldest_wait(self) -> float:
-        """Wait of the first queued request, seconds."""
-        return self._world.dispatcher.state.oldest_unserved_wait(self._world.now)
+        """Longest wait of a request, in the queue or on a worker, seconds."""
+        world, state = self._world, self._world.dispatcher.state
+        firsts = [each.machine.line[0][0] for each in state.members.values() if each.machine.line]
+        if state.queue.oldest is not None:
+            firsts.append(state.queue.oldest)
+        return world.now - min((world.trace.times[each] for each in firsts), default=world.now)
 
     @property
     def busy(self) -> int:
