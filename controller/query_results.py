@@ -5,7 +5,7 @@ from typing import Any
 
 from controller import plan_due
 from controller.state import EndpointStateBook
-from controller.whatif.advice import Difference, summary
+from controller.whatif.advice import summary
 from controller.whatif.fleet import WhatIfFleet
 from policy.state.host_failures import split
 from policy.state.lifecycle import is_booting
@@ -126,8 +126,6 @@ class AdviceView:
     live_imagined: Side = Side()
     """The simulation under the live config: the baseline for `advised`."""
     advised: Side = Side()
-    differences: tuple[Difference, ...] = ()
-    """Operations that only one of the two configs would order now for the live fleet."""
     summary: str = ""
 
 
@@ -240,7 +238,6 @@ def advice(book: EndpointStateBook, now: float) -> AdviceView:
         live=live,
         live_imagined=_side(asked.live),
         advised=_side(asked.advised),
-        differences=asked.differences,
         summary=summary(asked),
     )
 

@@ -13,7 +13,7 @@ from temporalio.common import SearchAttributeKey, SearchAttributeUpdate
 from controller.key_events import engines_sharing, memo_keys
 from controller.query_results import endpoint_state
 from controller.state import EndpointStateBook
-from controller.whatif.advice import differences_in_words, said
+from controller.whatif.advice import summary
 from policy.amounts import amount
 from policy.state.worker import Worker
 from stoker_wire.control import WorkerAction
@@ -35,7 +35,6 @@ _MEMO_REASON_BYTES = 400
 _ROWS_MAX = 40
 _NOTE_BYTES = 120
 _LINES_SHOWN = 12
-_ADVICE_LINES = 4
 _SIGNIFICANT = 3
 """Digits of perf in the memo: a jitter of a thousandth is no news to a router."""
 
@@ -113,7 +112,7 @@ def search_attributes_of(book: EndpointStateBook) -> list[SearchAttributeUpdate[
 def details_of(book: EndpointStateBook, now: float) -> str:
     """The workflow's current details, in Markdown: workers, targets and recent decisions."""
     record = book.record
-    workers = list(record.workers.values())
+    advice, workers = record.advice, list(record.workers.values())
     parts = [
         f"# {book.name} is {endpoint_state(book)}",
         _counts(workers)
@@ -122,7 +121,7 @@ def details_of(book: EndpointStateBook, now: float) -> str:
         _capacity(book),
         "## Fleet",
         _fleet(workers, now),
-        *_advice(book),
+        *(() if advice is None else ("## Advice (nothing of it is carried out)", literal(summary(advice)))),
         "## Last decisions",
         _decisions(book),
     ]
@@ -188,30 +187,6 @@ def _capacity(book: EndpointStateBook) -> str:
         lines += ["", literal(targets.reason)]
     lines += [f"- waits for {literal(wait.subject)}: {literal(wait.reason)}" for wait in book.record.waits]
     return "\n".join(lines)
-
-
-def _advice(book: EndpointStateBook) -> list[str]:
-    """A second config beside the live one, if there is one."""
-    advice = book.record.advice
-    if advice is None:
-        return []
-    lines = ["| in imagination | hot, booting, cold | $/h now, mean | wait | late |", "|" + "---|" * 5]
-    for name, shadow in (("live config", advice.live), (f"advised: {said(advice)}", advice.advised)):
-        tally = shadow.tally
-        cells = (
-            literal(name),
-            f"{shadow.hot}, {shadow.booting}, {len(shadow.machines) - shadow.hot - shadow.booting}",
-            f"{shadow.burn_dollars_per_hour:.2f}, {tally.dollars_per_hour:.2f}",
-            f"{tally.wait_seconds:.1f}{_BLANK}s",
-            f"{tally.late_share:.1%}",
-        )
-        lines.append("| " + f"{_GAP} | ".join(cells) + " |")
-    lines += ["", f"Now, with the live fleet: {literal(differences_in_words(advice))}", ""]
-    shown = advice.differences[:_ADVICE_LINES]
-    lines += [
-        f"- {each.side} only: **{each.op}** {literal(each.subject)}: {literal(each.reason)}" for each in shown
-    ]
-    return ["## Advice (nothing of it is carried out)", "\n".join(lines)]
 
 
 def _fleet(workers: list[Worker], now: float) -> str:

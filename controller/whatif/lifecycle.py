@@ -3,13 +3,11 @@
 from dataclasses import replace
 
 from controller.state import EndpointStateBook
-from controller.whatif.advice import Advice, begin, differences_in_words, said, summary
+from controller.whatif.advice import Advice, begin, said, summary
 from stoker_wire.control import Advise
 
 FIRST_SUMMARY_SECONDS = 600.0
 SUMMARY_SECONDS = 3600.0
-DIFFERENCES_SECONDS = 60.0
-"""Shortest time between two log lines of differences. A burst changes the differences with every plan."""
 
 
 def advise(book: EndpointStateBook, asked: Advise | None, now: float) -> str:
@@ -33,11 +31,6 @@ def adopt(book: EndpointStateBook, advised: Advice | None, now: float) -> None:
     before = book.record.advice
     if advised is None or before is None or not _same(before, advised):
         return
-    words = differences_in_words(advised)
-    if words != advised.logged and now - advised.logged_at >= DIFFERENCES_SECONDS:
-        first = f" ({advised.differences[0].reason})" if advised.differences else ""
-        book.log.note(now, "advise", f"{words}{first}", level=1)
-        advised = replace(advised, logged=words, logged_at=now)
     first_due = advised.summed_up_at == advised.since
     if now - advised.summed_up_at >= (FIRST_SUMMARY_SECONDS if first_due else SUMMARY_SECONDS):
         book.log.note(now, "advise", summary(advised))

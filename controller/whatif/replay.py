@@ -13,6 +13,7 @@ from controller import plan_due
 from controller.controller import EndpointController
 from controller.effects import ChangeInstance, CreatedInstance, CreateInstance, Decision, Done, Effect
 from controller.state import EndpointStateBook
+from controller.whatif.advice import Advice
 from controller.whatif.fleet import WhatIfFleet, simulated_worker, whatif_machines
 from controller.whatif.market import assumed_offers
 from controller.whatif.past_load import arrived, as_of
@@ -36,6 +37,23 @@ from stoker_wire.states import WorkerState as S
 _STEP_SECONDS_MIN = 1.0
 _DRAIN_SECONDS_MIN = 2.0
 """Until the engines have confirmed the drain and the worker has reported that it is empty."""
+
+
+def advance_advice(advice: Advice, seen: Observation, tuning: Tuning = DEFAULT_TUNING) -> Advice:
+    """The advice after the load of this observation; the same object while there is too little of it.
+
+    Raises:
+        pydantic.ValidationError: the live config has changed, and the patch is no longer valid for it.
+    """
+    known = seen.load.known_until
+    until = min(seen.now, known if known is not None else seen.now) - tuning.whatif_lag_seconds
+    if until - advice.live.clock < tuning.whatif_advance_seconds:
+        return advice
+    return replace(
+        advice,
+        live=advance_fleet(advice.live, seen, seen.config, tuning, until),
+        advised=advance_fleet(advice.advised, seen, seen.config.patched(advice.patch), tuning, until),
+    )
 
 
 def advance_fleet(

@@ -316,7 +316,7 @@ class Control:
         await self._update(endpoint_name, wire.ADVISE, None)
 
     async def advice(self, endpoint_name: str) -> dict[str, Any]:
-        """The what-if comparison: `live`, `live_imagined`, `advised`, `differences`, `summary`."""
+        """The what-if comparison: `live`, `live_imagined`, `advised`, `summary`."""
         answer: dict[str, Any] = await self._query(endpoint_name, wire.QUERY_ADVICE)
         return answer
 

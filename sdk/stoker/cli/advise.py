@@ -72,16 +72,8 @@ def _show(endpoint: str, found: dict[str, Any]) -> None:
     print_line("")
     table = make_table(["", "live", "live config, imagined", "advised, imagined"], list(_rows(found)))
     console().print(table)
-    differences = found.get("differences") or []
     print_line("")
     print_line(f"{found.get('summary', '')}")
-    if not differences:
-        print_line("now, with the live fleet: no step differs")
-        return
-    print_line("now, with the live fleet:")
-    for each in differences:
-        where = "advised config only" if each.get("side") == "advised" else "live config only"
-        print_line(f"  {where}: {each.get('op')} {each.get('subject')}: {each.get('reason')}")
 
 
 def _rows(found: dict[str, Any]) -> list[list[str]]:

@@ -195,7 +195,7 @@ class Endpoints(ConsoleApi):
         await self._call("PUT", path, config, what=str(endpoint))
 
     async def advice(self, endpoint: str | int) -> dict[str, Any]:
-        """The what-if comparison: `live`, `live_imagined`, `advised`, `differences`, `summary`."""
+        """The what-if comparison: `live`, `live_imagined`, `advised`, `summary`."""
         return await self._get_page(endpoint, "advice")
 
     async def stop_advice(self, endpoint: str | int) -> None:

@@ -45,7 +45,6 @@ ADVICE = {
         "creates": 0,
         "stops": 3,
     },
-    "differences": [{"side": "advised", "op": "drain", "subject": "0a1b", "reason": "400 hot wanted [now]"}],
     "summary": "over 1.0 h, in imagination: …",
 }
 HOSTS = {
