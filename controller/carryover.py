@@ -8,30 +8,24 @@ from pydantic import ValidationError
 T = TypeVar("T")
 
 
-def read_handed_on(read: Callable[[Any], T], sent: Any) -> tuple[T, tuple[str, ...]]:
+def read_handed_on(read: Callable[..., T], sent: Any) -> tuple[T, tuple[str, ...]]:
     """Parse `sent` without the fields that this build does not know; returns the value and their names.
 
     After a rollback the state may hold fields of a newer build. Refusing it would stop a live endpoint whose instances
-    are billed.
+    are billed. `read` is pydantic's `validate_python` or `model_validate`.
 
     Raises:
         ValidationError: it has another fault.
     """
-    unknown: list[str] = []
-    while True:
-        try:
-            return read(sent), tuple(unknown)
-        except ValidationError as fault:
-            locations = [error["loc"] for error in fault.errors() if error["type"] == "extra_forbidden"]
-            if not locations:
-                raise
-            for location in locations:
-                sent = _without(sent, location)
-                unknown.append(".".join(map(str, location)))
+    try:
+        return read(sent), ()
+    except ValidationError as fault:
+        unknown = [error["loc"] for error in fault.errors() if error["type"] == "extra_forbidden"]
+        return read(sent, extra="ignore"), tuple(".".join(map(str, location)) for location in unknown)
 
 
 def read_or_forget(
-    read: Callable[[Any], T], sent: dict[str, Any], forgettable: frozenset[str]
+    read: Callable[..., T], sent: dict[str, Any], forgettable: frozenset[str]
 ) -> tuple[T, tuple[str, ...], tuple[str, ...]]:
     """Like `read_handed_on`, but unreadable `forgettable` fields are dropped, too; their names are the third result.
 
@@ -40,25 +34,11 @@ def read_or_forget(
     Raises:
         ValidationError: a required field is invalid.
     """
-    forgotten: set[str] = set()
-    while True:
-        kept = {name: value for name, value in sent.items() if name not in forgotten}
-        try:
-            value, unknown = read_handed_on(read, kept)
-        except ValidationError as fault:
-            locations = {str(error["loc"][0]) if error["loc"] else "" for error in fault.errors()}
-            if not locations <= forgettable - forgotten:
-                raise
-            forgotten |= locations
-        else:
-            return value, unknown, tuple(sorted(forgotten))
-
-
-def _without(value: Any, location: tuple[int | str, ...]) -> Any:
-    """A copy without what is at this location."""
-    first, *rest = location
-    if not rest:
-        return {key: inner for key, inner in value.items() if key != first}
-    if isinstance(value, dict):
-        return {key: _without(inner, tuple(rest)) if key == first else inner for key, inner in value.items()}
-    return [_without(inner, tuple(rest)) if at == first else inner for at, inner in enumerate(value)]
+    try:
+        return *read_handed_on(read, sent), ()
+    except ValidationError as fault:
+        forgotten = {str(error["loc"][0]) if error["loc"] else "" for error in fault.errors()}
+        if not forgotten <= forgettable:
+            raise
+    kept = {name: value for name, value in sent.items() if name not in forgotten}
+    return *read_handed_on(read, kept), tuple(sorted(forgotten))

@@ -297,14 +297,7 @@ class EndpointController:
         worker = launched_worker(operation, now)
         record.pending_offers[operation.launch_id] = offer
         record.workers[operation.launch_id] = worker
-        self.state.log.note(
-            now,
-            "recruit",
-            operation.reason,
-            subject=operation.launch_id,
-            numbers=operation.numbers,
-            workergroup_id=group.id,
-        )
+        self._note_ordered(operation, group.id, now)
         return self._start(CreateInstance(worker=worker, workergroup=group, offer=offer))
 
     def _on_worker(self, asked: WorkerOperation, now: float) -> list[Effect]:
@@ -312,14 +305,7 @@ class EndpointController:
         if worker is None or worker.operation:
             return []
         group_id = worker.workergroup_id
-        self.state.log.note(
-            now,
-            asked.op,
-            asked.reason,
-            subject=asked.launch_id,
-            numbers=asked.numbers,
-            workergroup_id=group_id,
-        )
+        self._note_ordered(asked, group_id, now)
         try:
             changed = apply_operation(worker, asked, now)
         except InvalidTransition as fault:
@@ -364,6 +350,12 @@ class EndpointController:
 
     def _note_planner(self, fault: str, at: float) -> None:
         self.state.log.note(at, "fail", f"planner: {fault}"[:_FAULT_CHARS], subject=self._why)
+
+    def _note_ordered(self, asked: Recruit | WorkerOperation, group_id: int, now: float) -> None:
+        subject, numbers = asked.launch_id, asked.numbers
+        self.state.log.note(
+            now, asked.op, asked.reason, subject=subject, numbers=numbers, workergroup_id=group_id
+        )
 
     def _note(
         self, now: float, kind: str, launch_id: str, reason: str, *, level: int = 0, group_id: int = 0

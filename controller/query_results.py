@@ -44,24 +44,11 @@ class EndpointStatus:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class BlockedHost:
-    """A host on which something failed."""
-
-    machine_id: int
-    until: float
-    """It is not rented before this time, Unix seconds."""
-    reason: str
-    workergroup_id: int = 0
-    failed_at: float = 0.0
-    """0: nothing failed on it; it is excluded for another reason."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Hosts:
     """The `hosts` query: which hosts are not rented, and why."""
 
-    blocked: tuple[BlockedHost, ...] = ()
-    not_to_blame: tuple[BlockedHost, ...] = ()
+    blocked: tuple[HostFailure, ...] = ()
+    not_to_blame: tuple[HostFailure, ...] = ()
     """The same failure was seen on several hosts, so these are not blocked; others are tried first."""
     paused: tuple[Wait, ...] = ()
     """Workergroups that pause because their launches fail."""
@@ -178,21 +165,8 @@ def hosts(book: EndpointStateBook, now: float) -> Hosts:
     """The hosts that failed lately."""
     record = book.record
     blocked, lifted = split(record.learned.failed_hosts, record.workers.values(), now)
-    return Hosts(
-        blocked=tuple(map(_host, blocked)),
-        not_to_blame=tuple(map(_host, lifted)),
-        paused=tuple(wait for wait in record.waits if wait.code == "worker_failed"),
-    )
-
-
-def _host(failure: HostFailure) -> BlockedHost:
-    return BlockedHost(
-        machine_id=failure.machine_id,
-        until=failure.until,
-        reason=failure.reason,
-        workergroup_id=failure.workergroup_id,
-        failed_at=failure.failed_at,
-    )
+    paused = tuple(wait for wait in record.waits if wait.code == "worker_failed")
+    return Hosts(blocked=blocked, not_to_blame=lifted, paused=paused)
 
 
 def costs(book: EndpointStateBook) -> Costs:

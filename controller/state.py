@@ -160,16 +160,15 @@ class EndpointStateBook:
 
     def note_what_is_missing(self, unknown: tuple[str, ...], now: float) -> None:
         """Log the fields of the carried state that could not be read; `unknown` are fields of its spec."""
-        if unknown := (*unknown, *self.unknown):
-            words = f"left out, for this build does not know it: {', '.join(unknown)}"
-            self.log.note(now, "config", words, subject="state")
-        if self.record.left_out:
-            words = f"left out of a state over {STATE_BYTES_MAX} bytes: {', '.join(self.record.left_out)}"
-            self.log.note(now, "config", words, subject="state")
-            self.record.left_out = ()
-        if self.forgotten:
-            words = f"could not be read, and begins anew: {', '.join(self.forgotten)}"
-            self.log.note(now, "config", words, subject="state")
+        missing = {
+            "left out, for this build does not know it": (*unknown, *self.unknown),
+            f"left out of a state over {STATE_BYTES_MAX} bytes": self.record.left_out,
+            "could not be read, and begins anew": self.forgotten,
+        }
+        for words, names in missing.items():
+            if names:
+                self.log.note(now, "config", f"{words}: {', '.join(names)}", subject="state")
+        self.record.left_out = ()
 
     def carried(self) -> dict[str, Any]:
         """The record for continue-as-new: JSON values, without fields that equal their defaults."""
@@ -281,17 +280,13 @@ def within_bounds(dumped: dict[str, Any]) -> dict[str, Any]:
     """
     left_out: list[str] = []
     for name, shed in _SHED:
-        if json_bytes(_with_left_out(dumped, left_out)) <= STATE_BYTES_MAX:
+        if json_bytes(dumped) <= STATE_BYTES_MAX:
             break
-        before = json_bytes(dumped)
-        dumped = shed(dumped)
-        if json_bytes(dumped) < before:
+        smaller = shed(dumped)
+        if json_bytes(smaller) < json_bytes(dumped):
             left_out.append(name)
-    return _with_left_out(dumped, left_out)
-
-
-def _with_left_out(dumped: dict[str, Any], left_out: list[str]) -> dict[str, Any]:
-    return dumped | {"left_out": left_out} if left_out else dumped
+            dumped = smaller | {"left_out": left_out}
+    return dumped
 
 
 def _without(*names: str) -> Callable[[dict[str, Any]], dict[str, Any]]:

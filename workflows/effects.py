@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
@@ -30,6 +30,8 @@ from policy.state.worker_events import RESTARTS
 from stoker_wire.control import MARKET_TASK_QUEUE
 from stoker_wire.states import WorkerState
 from workflows import options
+
+Answer = TypeVar("Answer")
 
 
 class Effects:
@@ -79,23 +81,19 @@ class Effects:
             return _failed(error)
 
     async def _search(self, effect: SearchOffers) -> FoundOffers:
-        return await workflow.execute_activity_method(
-            MarketActivities.search_offers,
-            messages.SearchOffers(workergroup=effect.workergroup),
-            task_queue=MARKET_TASK_QUEUE,
-            **options.search_options(effect.workergroup.id),
-        )
+        asked = messages.SearchOffers(workergroup=effect.workergroup)
+        how = options.search_options(effect.workergroup.id)
+        return await _on_market(MarketActivities.search_offers, asked, how)
 
     async def _list(self, effect: ListInstances) -> ListedInstances:
+        asked = messages.ListInstances(
+            prefix=messages.label_prefix(self._name),
+            bills_since=effect.bills_since,
+            launch_ids=effect.launch_ids,
+            known_ids=effect.known_ids,
+        )
         return await workflow.execute_activity_method(
-            MarketActivities.list_instances,
-            messages.ListInstances(
-                prefix=messages.label_prefix(self._name),
-                bills_since=effect.bills_since,
-                launch_ids=effect.launch_ids,
-                known_ids=effect.known_ids,
-            ),
-            **options.list_options(effect.reason),
+            MarketActivities.list_instances, asked, **options.list_options(effect.reason)
         )
 
     async def _create(self, effect: CreateInstance) -> CreatedInstance:
@@ -103,20 +101,16 @@ class Effects:
             # An attempt of the run before has to end, and its instance to be listed, before it can be adopted.
             seconds = options.TRY_SECONDS_MAX + LIST_LAG_SECONDS + 1
             await workflow.sleep(seconds, summary="the run before may be renting it")
-        return await workflow.execute_activity_method(
-            MarketActivities.create_instance,
-            messages.CreateInstance(
-                endpoint_name=self._name,
-                endpoint_id=self._endpoint_id,
-                launch_id=effect.key,
-                workergroup=effect.workergroup,
-                offer=effect.offer,
-                asked_before=effect.resumed,
-                perf_estimate=effect.worker.perf_estimate,
-            ),
-            task_queue=MARKET_TASK_QUEUE,
-            **options.create_options(effect.offer),
+        asked = messages.CreateInstance(
+            endpoint_name=self._name,
+            endpoint_id=self._endpoint_id,
+            launch_id=effect.key,
+            workergroup=effect.workergroup,
+            offer=effect.offer,
+            asked_before=effect.resumed,
+            perf_estimate=effect.worker.perf_estimate,
         )
+        return await _on_market(MarketActivities.create_instance, asked, options.create_options(effect.offer))
 
     async def _change(self, effect: ChangeInstance) -> Done:
         worker = effect.worker
@@ -152,46 +146,48 @@ class Effects:
             "stop": MarketActivities.stop_instance,
             "reboot": MarketActivities.reboot_instance,
         }[worker.operation]
-        target = messages.OnInstance(instance_id=worker.instance_id or 0)
-        how = options.worker_options(worker)
-        if worker.operation == "start" and await self._start_at_once(target, how):
+        asked, how = messages.OnInstance(instance_id=worker.instance_id or 0), options.worker_options(worker)
+        if worker.operation == "start" and await self._start_at_once(asked, how):
             return
-        await workflow.execute_activity_method(activity, target, task_queue=MARKET_TASK_QUEUE, **how)
+        await _on_market(activity, asked, how)
 
-    async def _start_at_once(self, target: messages.OnInstance, how: dict[str, Any]) -> bool:
+    async def _start_at_once(self, asked: messages.OnInstance, how: dict[str, Any]) -> bool:
         """Start it by the workflows' own task queue: a request waits, and Temporal hands such an activity over with its
         answer to the workflow task. False: the process has just started another machine, so this one has to queue."""
         started: bool | None = await workflow.execute_activity_method(
-            MarketActivities.start_instance, replace(target, at_once=True), **how
+            MarketActivities.start_instance, replace(asked, at_once=True), **how
         )
         return started is not False  # None: an older build started it
 
     async def _destroy(self, worker: Worker) -> None:
         label = messages.launch_label(self._name, worker.launch_id)
-        await workflow.execute_activity_method(
-            MarketActivities.destroy_instance,
-            messages.DestroyInstance(instance_id=worker.instance_id, label=label),
-            task_queue=MARKET_TASK_QUEUE,
-            **options.destroy_options(options.named(worker)),
-        )
+        asked = messages.DestroyInstance(instance_id=worker.instance_id, label=label)
+        how = options.destroy_options(options.named(worker))
+        await _on_market(MarketActivities.destroy_instance, asked, how)
 
     async def _update(self, effect: ChangeInstance) -> None:
         worker, group = effect.worker, effect.workergroup
         if group is None:
             return  # The planner releases it: its workergroup was removed.
-        await workflow.execute_activity_method(
-            MarketActivities.update_instance,
-            messages.UpdateInstance(
-                endpoint_name=self._name,
-                endpoint_id=self._endpoint_id,
-                launch_id=worker.launch_id,
-                instance_id=worker.instance_id or 0,
-                workergroup=group,
-                restart=worker.state is WorkerState.UPDATE_REBOOTING,
-            ),
-            task_queue=MARKET_TASK_QUEUE,
-            **options.worker_options(worker),
+        asked = messages.UpdateInstance(
+            endpoint_name=self._name,
+            endpoint_id=self._endpoint_id,
+            launch_id=worker.launch_id,
+            instance_id=worker.instance_id or 0,
+            workergroup=group,
+            restart=worker.state is WorkerState.UPDATE_REBOOTING,
         )
+        await _on_market(MarketActivities.update_instance, asked, options.worker_options(worker))
+
+
+async def _on_market(
+    activity: Callable[..., Awaitable[Answer]], asked: object, how: dict[str, Any]
+) -> Answer:
+    """Runs an activity on the task queue that is rate-limited for the whole deployment."""
+    made: Answer = await workflow.execute_activity_method(
+        activity, asked, task_queue=MARKET_TASK_QUEUE, **how
+    )
+    return made
 
 
 def _failed(error: ActivityError) -> Failed:

@@ -21,7 +21,6 @@ from stoker_wire.parsing.limits import (
     STATE_BYTES_MAX,
     TooLarge,
     check_size,
-    json_bytes,
 )
 from stoker_wire.problem import describe
 from stoker_wire.security.client_key import KeyEdit
@@ -51,7 +50,8 @@ def only(sent: tuple[Any, ...]) -> Any:
 def spec(sent: Any) -> EndpointSpec:
     """The input of an endpoint's workflow."""
     carried = isinstance(sent, dict) and sent.get("carried") is not None
-    read = _read(EndpointSpec, sent, SPEC_BYTES_MAX + STATE_BYTES_MAX if carried else SPEC_BYTES_MAX)
+    bytes_max = SPEC_BYTES_MAX + STATE_BYTES_MAX if carried else SPEC_BYTES_MAX
+    read = _read(EndpointSpec, sent, bytes_max=bytes_max)
     if read.carried is not None:  # a carried state from outside is not trusted
         with _refusing(field="carried: "):
             EndpointStateBook(read)
@@ -69,12 +69,12 @@ def nothing(sent: Any, _: EndpointStateBook) -> None:
 
 def metrics(sent: Any, _: EndpointStateBook) -> tuple[MetricsBatch]:
     """An engine's batch."""
-    return (_read(MetricsBatch, sent, METRICS_BYTES_MAX),)
+    return (_read(MetricsBatch, sent, bytes_max=METRICS_BYTES_MAX),)
 
 
 def patch(sent: Any, book: EndpointStateBook) -> EndpointPatch:
     """A config patch whose result is a valid config."""
-    read = _message(EndpointPatch, sent, "invalid_config")
+    read = _read(EndpointPatch, sent, "invalid_config")
     with _refusing("invalid_config"):
         book.record.config.patched(read)
     return read
@@ -84,7 +84,7 @@ def advise(sent: Any, book: EndpointStateBook) -> Advise | None:
     """A second config whose patch fits the live one; None: no advice any more."""
     if sent is None:
         return None
-    read = _message(Advise, sent, "invalid_config")
+    read = _read(Advise, sent, "invalid_config")
     with _refusing("invalid_config"):
         book.record.config.patched(read.config)
     return read
@@ -92,7 +92,7 @@ def advise(sent: Any, book: EndpointStateBook) -> Advise | None:
 
 def workergroup(sent: Any, book: EndpointStateBook) -> Workergroup:
     """A workergroup with valid search params and launch_args, without conflicts with the endpoint's others."""
-    group = _message(Workergroup, sent, "invalid_workergroup")
+    group = _read(Workergroup, sent, "invalid_workergroup")
     with _refusing("invalid_workergroup", "search_params: "):
         parse_filters(group.search_params)
     with _refusing("invalid_workergroup", "launch_args: "):
@@ -115,7 +115,7 @@ def existing_workergroup(sent: Any, book: EndpointStateBook) -> int:
 
 def key_edit(sent: Any, book: EndpointStateBook) -> KeyEdit:
     """A change of the named keys that is possible with the present ones."""
-    read, keys = _message(KeyEdit, sent, "invalid_key"), book.record.keys
+    read, keys = _read(KeyEdit, sent, "invalid_key"), book.record.keys
     known = keys.get(read.name)
     if read.op == "create":
         if known is not None:
@@ -135,7 +135,7 @@ def key_edit(sent: Any, book: EndpointStateBook) -> KeyEdit:
 
 def worker_change(sent: Any, book: EndpointStateBook) -> WorkerChange:
     """An action that is possible with the worker in its present state."""
-    read = _message(WorkerChange, sent)
+    read = _read(WorkerChange, sent)
     worker = book.record.workers.get(read.launch_id)
     if worker is None:
         raise InvalidMessage(f"there is no worker {read.launch_id}; list the workers", "no_such_worker")
@@ -178,22 +178,14 @@ def _refusing(code: str = "invalid_args", field: str = "") -> Iterator[None]:
         raise InvalidMessage(f"{field}{fault}", code) from None
 
 
-def _message(model: type[Read], sent: Any, code: str = "invalid_args") -> Read:
+def _read(
+    model: type[Read], sent: Any, code: str = "invalid_args", bytes_max: int = MESSAGE_BYTES_MAX
+) -> Read:
+    """The value as a model. Its size is checked first: reading megabytes takes longer than a workflow task may.
+
+    A model, which a test or another converter may hand over, is read as what it says.
+    """
     with _refusing(code):
-        value = _plain(sent)
-        check_size(value, MESSAGE_BYTES_MAX, "the message")
+        value = sent.model_dump(mode="json") if isinstance(sent, BaseModel) else sent
+        check_size(value, bytes_max, "the message")
         return model.model_validate(value)
-
-
-def _read(model: type[Read], sent: Any, bytes_max: int) -> Read:
-    """A value that may be large. Its size is checked first: reading megabytes takes longer than a workflow task may."""
-    with _refusing():
-        size = json_bytes(sent)
-        if size > bytes_max:
-            raise InvalidMessage(f"at most {bytes_max} bytes are accepted, got {size}")
-        return model.model_validate(_plain(sent))
-
-
-def _plain(sent: Any) -> Any:
-    """Models that reach us as models, in a test or by another converter, are read as what they say."""
-    return sent.model_dump(mode="json") if hasattr(sent, "model_dump") else sent

@@ -2,8 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import structlog
 from temporalio import activity, workflow
@@ -31,12 +32,15 @@ __all__ = ["SWEEP_ID", "SweepActivities", "SweepSpec", "SweepWorkflow", "ensure_
 
 STALLED_MAX = 500
 """Endpoints without progress that one sweep follows. The list of all of them would be too long for a history."""
+COUNTS = ("rounds", "destroyed", "destroyed_at", "stalled", "looked_at")
+"""Fields of a `SweepSpec` that are no settings."""
 DESTROYED_PER_SWEEP_MAX = 1000
 """Instances released by one sweep, for the same reason; the next one goes on."""
 _QUESTIONS_AT_ONCE = 8
 _NAMED_MAX = 20
 
 log = structlog.get_logger(__name__)
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,14 +158,12 @@ class SweepActivities:
 
         After a reset, the list of workflows may show the terminated run before the run that replaces it.
         """
-        turn = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
 
         async def ask(name: str) -> frozenset[int]:
-            async with turn:
-                return await instances_of_workflow(self._client, workflow_id(name), if_running=True)
+            return await instances_of_workflow(self._client, workflow_id(name), if_running=True)
 
         try:
-            return frozenset[int]().union(*await asyncio.gather(*map(ask, names)))
+            return frozenset[int]().union(*await _of_each(ask, names))
         except RPCError as error:
             log.warning("instances_in_use_not_read", reason=error.message[:200])
             return None
@@ -171,18 +173,26 @@ class SweepActivities:
 
         An endpoint whose lookup fails is left out, so its instances are kept.
         """
-        turn = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
 
         async def look(name: str) -> tuple[str, Progress | None]:
-            async with turn:
-                try:
-                    return name, await progress_of(self._client, workflow_id(name))
-                except RPCError as error:
-                    log.warning("endpoint_not_looked_at", endpoint=name, reason=error.message[:200])
-                    return name, None
+            try:
+                return name, await progress_of(self._client, workflow_id(name))
+            except RPCError as error:
+                log.warning("endpoint_not_looked_at", endpoint=name, reason=error.message[:200])
+                return name, None
 
-        answers = await asyncio.gather(*map(look, names))
-        return {name: found for name, found in answers if found is not None}
+        return {name: found for name, found in await _of_each(look, names) if found is not None}
+
+
+async def _of_each(ask: Callable[[str], Awaitable[Answer]], names: Iterable[str]) -> list[Answer]:
+    """The answers about these endpoints, asked for a few at a time."""
+    turn = asyncio.Semaphore(_QUESTIONS_AT_ONCE)
+
+    async def one(name: str) -> Answer:
+        async with turn:
+            return await ask(name)
+
+    return await asyncio.gather(*map(one, names))
 
 
 @workflow.defn(name=SWEEP_WORKFLOW_TYPE)
@@ -192,11 +202,6 @@ class SweepWorkflow:
     @workflow.init
     def __init__(self, spec: SweepSpec) -> None:
         self._spec = spec
-        self._rounds = spec.rounds
-        self._destroyed = spec.destroyed
-        self._destroyed_at = spec.destroyed_at
-        self._stalled = spec.stalled
-        self._looked_at = spec.looked_at
         self._due = True
 
     @workflow.run
@@ -210,7 +215,7 @@ class SweepWorkflow:
                 if workflow.cancellation_reason() is not None:
                     raise  # it ends, and whatever lives starts another one
                 workflow.logger.warning("sweep_failed", extra={"reason": str(error.cause or error)})
-            self._rounds += 1
+            self._spec = replace(self._spec, rounds=self._spec.rounds + 1)
             workflow.set_current_details(self._details())
             with contextlib.suppress(TimeoutError):
                 await workflow.wait_condition(
@@ -218,17 +223,7 @@ class SweepWorkflow:
                     timeout=self._spec.every_seconds,
                     timeout_summary="until the next sweep",
                 )
-        workflow.continue_as_new(
-            replace(
-                self._spec,
-                rounds=self._rounds,
-                destroyed=self._destroyed,
-                destroyed_at=self._destroyed_at,
-                stalled=self._stalled,
-                looked_at=self._looked_at,
-            ),
-            initial_versioning_behavior=builds.next_build(),
-        )
+        workflow.continue_as_new(self._spec, initial_versioning_behavior=builds.next_build())
 
     @workflow.signal(description="look whether the workers have another build")
     def wake(self) -> None:
@@ -237,48 +232,43 @@ class SweepWorkflow:
     @workflow.signal(name=SIGNAL_CONFIGURE, description="sweep by these settings from now on")
     def configure(self, spec: SweepSpec) -> None:
         """Its counts are ignored; a change is applied by a sweep at once."""
-        self._due = self._due or _settings(spec) != _settings(self._spec)
-        self._spec = spec
+        changed = replace(spec, **{name: getattr(self._spec, name) for name in COUNTS})
+        self._due = self._due or changed != self._spec
+        self._spec = changed
 
     @workflow.query
     def destroyed(self) -> int:
         """How many instances it has destroyed."""
-        return self._destroyed
+        return self._spec.destroyed
 
     @workflow.query
     def stalled(self) -> list[StalledEndpoint]:
         """Endpoints whose workflow made no progress at the last look."""
-        return list(self._stalled)
+        return list(self._spec.stalled)
 
     def _details(self) -> str:
-        lines = [
-            f"{self._rounds} sweeps, {self._destroyed} instances destroyed that no endpoint looked after"
-        ]
+        spec = self._spec
+        lines = [f"{spec.rounds} sweeps, {spec.destroyed} instances destroyed that no endpoint looked after"]
         lines += [
             f"- {literal(each.name)} makes no progress for {workflow.time() - each.since:.0f} s: {literal(each.fault)}"
-            for each in self._stalled[:20]
+            for each in spec.stalled[:20]
         ]
         return "\n".join(lines)
 
     async def _sweep(self) -> None:
-        spec = self._spec
-        now = workflow.time()
-        if self._looked_at:
-            self._stalled = without_absence(
-                self._stalled, self._looked_at, now, every_seconds=spec.every_seconds
-            )
-        self._looked_at = now
+        now, stalled = workflow.time(), without_absence(self._spec, workflow.time())
+        self._spec = spec = replace(self._spec, stalled=stalled, looked_at=now)
         found = await workflow.execute_activity_method(
             SweepActivities.find_orphans,
             FindOrphans(
-                now=workflow.time(),
+                now=now,
                 young_seconds=spec.young_seconds,
                 stuck_seconds=spec.stuck_seconds,
-                stalled=self._stalled,
+                stalled=stalled,
             ),
             **options.sweep_options(),
         )
-        self._stalled = found.stalled
+        self._spec = replace(self._spec, stalled=found.stalled)
         await asyncio.gather(
             *(self._destroy(each, "its endpoint is gone") for each in found.instance_ids),
             *(self._destroy(each, "its endpoint makes no progress") for each in found.of_stuck),
@@ -289,7 +279,7 @@ class SweepWorkflow:
         self._publish(found.foreign)
 
     def _publish(self, found: ForeignInstances) -> None:
-        destroyed = {"destroyed": self._destroyed, "destroyed_at": self._destroyed_at}
+        destroyed = {"destroyed": self._spec.destroyed, "destroyed_at": self._spec.destroyed_at}
         foreign = found.model_copy(update=destroyed).model_dump()
         if workflow.memo_value(FOREIGN_KEY, ForeignInstances().model_dump()) != foreign:
             workflow.upsert_memo({FOREIGN_KEY: foreign})
@@ -304,8 +294,8 @@ class SweepWorkflow:
     async def _destroy(self, instance_id: int, why: str) -> None:
         fault = await destroy_instance(instance_id, why)
         if not fault:
-            self._destroyed += 1
-            self._destroyed_at = workflow.time()
+            destroyed = self._spec.destroyed + 1
+            self._spec = replace(self._spec, destroyed=destroyed, destroyed_at=workflow.time())
         else:
             extra = {"instance_id": instance_id, "reason": fault}
             workflow.logger.warning("orphan_not_destroyed", extra=extra)
@@ -313,24 +303,23 @@ class SweepWorkflow:
 
 async def end_endpoint(asked: EndEndpoint) -> str:
     """Terminates an endpoint's workflow. Returns the fault; empty: it is done."""
-    try:
-        await workflow.execute_activity_method(
-            SweepActivities.end_endpoint, asked, **options.ask_options(f"terminate {asked.name}")
-        )
-    except ActivityError as error:
-        return str(error.cause or error)
-    return ""
+    how = options.ask_options(f"terminate {asked.name}")
+    return await _fault_of(workflow.execute_activity_method(SweepActivities.end_endpoint, asked, **how))
 
 
 async def destroy_instance(instance_id: int, why: str) -> str:
     """Destroys an instance by its id. Returns the fault; empty: it is done."""
+    asked = DestroyInstance(instance_id=instance_id)
+    how = options.destroy_options(f"instance {instance_id}, {why}")
+    call = workflow.execute_activity_method(
+        MarketActivities.destroy_instance, asked, task_queue=MARKET_TASK_QUEUE, **how
+    )
+    return await _fault_of(call)
+
+
+async def _fault_of(call: Awaitable[object]) -> str:
     try:
-        await workflow.execute_activity_method(
-            MarketActivities.destroy_instance,
-            DestroyInstance(instance_id=instance_id),
-            task_queue=MARKET_TASK_QUEUE,
-            **options.destroy_options(f"instance {instance_id}, {why}"),
-        )
+        await call
     except ActivityError as error:
         return str(error.cause or error)
     return ""
@@ -354,18 +343,12 @@ def _reported(account: Account) -> ForeignInstances:
     return foreign
 
 
-def without_absence(
-    stalled: tuple[StalledEndpoint, ...], looked_at: float, now: float, *, every_seconds: float
-) -> tuple[StalledEndpoint, ...]:
-    """The endpoints, without the time in which no sweep ran: then no worker ran that could have made progress."""
-    absent = now - looked_at - 2 * every_seconds
-    if absent <= 0:
-        return stalled
-    return tuple(replace(each, since=min(now, each.since + absent)) for each in stalled)
-
-
-def _settings(spec: SweepSpec) -> SweepSpec:
-    return replace(spec, rounds=0, destroyed=0, destroyed_at=0.0, stalled=(), looked_at=0.0)
+def without_absence(spec: SweepSpec, now: float) -> tuple[StalledEndpoint, ...]:
+    """The stalled endpoints, without the time in which no sweep ran: then no worker ran to make progress either."""
+    absent = now - spec.looked_at - 2 * spec.every_seconds
+    if absent <= 0 or not spec.looked_at:
+        return spec.stalled
+    return tuple(replace(each, since=min(now, each.since + absent)) for each in spec.stalled)
 
 
 def _of_stuck(
