@@ -1,4 +1,4 @@
-"""Changes that operators ask for. Each function returns why a new plan is due; empty: none is."""
+"""Changes that operators ask for, checked before. Each function returns why a new plan is due; empty: none is."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -45,29 +45,21 @@ def set_workergroup(book: EndpointStateBook, group: Workergroup, now: float) -> 
     return "a workergroup changed"
 
 
-def remove_workergroup(book: EndpointStateBook, workergroup_id: int, now: float) -> str:
+def remove_workergroup(book: EndpointStateBook, group: Workergroup, now: float) -> str:
     """Removes the workergroup; its workers are released by the next plans."""
-    if book.workergroup(workergroup_id) is None:
-        return ""
-    book.record.workergroups = [group for group in book.record.workergroups if group.id != workergroup_id]
-    book.offers.pop(workergroup_id, None)
-    _note(book, now, "workergroup removed", workergroup_id)
+    book.record.workergroups = [each for each in book.record.workergroups if each.id != group.id]
+    book.offers.pop(group.id, None)
+    _note(book, now, "workergroup removed", group.id)
     return "a workergroup was removed"
 
 
-def update_workers(book: EndpointStateBook, workergroup_id: int, now: float) -> str:
+def update_workers(book: EndpointStateBook, group: Workergroup, now: float) -> str:
     """Starts a rolling update: the workergroup's revision goes up, so all its workers are outdated."""
-    group = book.workergroup(workergroup_id)
-    if group is None:
-        return ""
     return set_workergroup(book, group.model_copy(update={"revision": group.revision + 1}), now)
 
 
-def cancel_update(book: EndpointStateBook, workergroup_id: int, now: float) -> str:
+def cancel_update(book: EndpointStateBook, group: Workergroup, now: float) -> str:
     """Ends a rolling update: outdated workers stay as they are. A worker whose update has begun finishes it."""
-    group = book.workergroup(workergroup_id)
-    if group is None:
-        return ""
     kept = []
     for worker in list(book.record.workers.values()):
         outdated = worker.workergroup_id == group.id and worker.revision < group.revision
@@ -85,9 +77,7 @@ def cancel_update(book: EndpointStateBook, workergroup_id: int, now: float) -> s
 
 def change_worker(book: EndpointStateBook, change: WorkerChange, now: float) -> str:
     """Records what an operator asked of a worker; the next plan carries it out."""
-    worker = book.record.workers.get(change.launch_id)
-    if worker is None:
-        return ""
+    worker = book.record.workers[change.launch_id]
     asked = ask(worker, change.action)
     if asked is worker:
         return ""
@@ -110,15 +100,15 @@ def blocked_hosts(book: EndpointStateBook, machine_ids: Collection[int]) -> tupl
 
 def unblock_hosts(book: EndpointStateBook, machine_ids: tuple[int, ...], now: float) -> str:
     """Removes the failures of these hosts."""
-    freed = blocked_hosts(book, machine_ids) if machine_ids else ()
-    if not freed:
+    if not machine_ids:
         return ""
     learned = book.record.learned
-    kept = tuple(each for each in learned.failed_hosts if each.machine_id not in freed)
+    kept = tuple(each for each in learned.failed_hosts if each.machine_id not in machine_ids)
     book.record.learned = replace(learned, failed_hosts=kept)
-    named = ", ".join(map(str, freed[:10])) + (" …" if len(freed) > 10 else "")
-    book.log.note(now, "config", f"{len(freed)} hosts may be rented again: {named}", subject="hosts")
-    return f"{len(freed)} hosts may be rented again"
+    said = f"{len(machine_ids)} hosts may be rented again"
+    named = ", ".join(map(str, machine_ids[:10])) + (" …" if len(machine_ids) > 10 else "")
+    book.log.note(now, "config", f"{said}: {named}", subject="hosts")
+    return said
 
 
 def rotate_key(book: EndpointStateBook, overlap_seconds: float, now: float) -> str:

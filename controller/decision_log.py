@@ -41,7 +41,7 @@ class DecisionLog:
             level=level,
             workergroup_id=workergroup_id,
         )
-        if self._lines and _same(self._lines[-1], line):
+        if self._lines and _content(self._lines[-1]) == _content(line):
             self._lines.pop()
         self._lines.append(line)
         del self._lines[:-LINES_KEPT]
@@ -58,10 +58,5 @@ class DecisionLog:
         return tuple(self._lines)
 
 
-def _same(one: DecisionLine, other: DecisionLine) -> bool:
-    return (one.kind, one.subject, one.reason, one.level) == (
-        other.kind,
-        other.subject,
-        other.reason,
-        other.level,
-    )
+def _content(line: DecisionLine) -> tuple[str, str, str, int]:
+    return (line.kind, line.subject, line.reason, line.level)

@@ -100,7 +100,7 @@ class SimulatedFleet(ABC):
 
     def create(self, launch_id: str, offer_id: int, done: Callable[[Machine | None], None]) -> None:
         """Rent: `done(machine)`, or `done(None)` if it was rented by another customer."""
-        self.after(self.settings.operation_seconds, self._created, (launch_id, offer_id, done))
+        self.after(self.settings.operation_seconds, lambda _: self._created(launch_id, offer_id, done))
 
     def change(self, operation: str, machine: Machine, done: Callable[[bool], None]) -> None:
         """Start, stop, reboot or destroy a machine: `done(False)` if it is gone.
@@ -113,12 +113,11 @@ class SimulatedFleet(ABC):
             "reboot": self._rebooted,
             "destroy": self._destroyed,
         }[operation]
-        self.after(self.settings.operation_seconds, call, (machine, done))
+        self.after(self.settings.operation_seconds, lambda _: call(machine, done))
 
     # -- market events
 
-    def _created(self, asked: tuple[str, int, Callable[[Machine | None], None]]) -> None:
-        launch_id, offer_id, done = asked
+    def _created(self, launch_id: str, offer_id: int, done: Callable[[Machine | None], None]) -> None:
         stocked = self.stock.rent(offer_id, self.now)
         if stocked is None:
             done(None)
@@ -152,8 +151,7 @@ class SimulatedFleet(ABC):
         else:
             self.at_stage(self.now + seconds, self._ready, machine)
 
-    def _started(self, asked: tuple[Machine, Callable[[bool], None]]) -> None:
-        machine, done = asked
+    def _started(self, machine: Machine, done: Callable[[bool], None]) -> None:
         if machine.stage is not Stage.STOPPED:
             done(machine.stage is not Stage.GONE)
             return
@@ -173,10 +171,10 @@ class SimulatedFleet(ABC):
         machine.virtual_at = self.now
         self.measure_areas()
         self.hot += 1
-        own = self._kind(machine).outbid_per_hour
+        own, ready_since = self._kind(machine).outbid_per_hour, self.now
         rate = self.settings.outbid_per_hour if own is None else own
-        self.after(self.stock.wait(rate), self._outbid, (machine, self.now))
-        machine.ready_since = self.now
+        machine.ready_since = ready_since
+        self.after(self.stock.wait(rate), lambda _: self._outbid(machine, ready_since))
         self._joined(machine)
 
     def _kind(self, machine: Machine) -> MachineKind:
@@ -195,15 +193,13 @@ class SimulatedFleet(ABC):
                 self._leave_service(machine)
                 self._gone(machine)
 
-    def _outbid(self, what: tuple[Machine, float]) -> None:
-        machine, ready_since = what
+    def _outbid(self, machine: Machine, ready_since: float) -> None:
         if machine.stage is Stage.READY and machine.ready_since == ready_since:
             self.counts["failures"] += 1
             self._leave_service(machine)
             self._gone(machine)
 
-    def _stopping(self, asked: tuple[Machine, Callable[[bool], None]]) -> None:
-        machine, done = asked
+    def _stopping(self, machine: Machine, done: Callable[[bool], None]) -> None:
         if machine.stage is Stage.GONE:
             done(False)
             return
@@ -214,24 +210,22 @@ class SimulatedFleet(ABC):
             done(False)
             return
         machine.become(Stage.STOPPING, self.now)
-        self.after(self.settings.stop_seconds, self._stopped, (machine, machine.epoch, done))
+        epoch = machine.epoch
+        self.after(self.settings.stop_seconds, lambda _: self._stopped(machine, epoch, done))
 
-    def _stopped(self, what: tuple[Machine, int, Callable[[bool], None]]) -> None:
-        machine, epoch, done = what
+    def _stopped(self, machine: Machine, epoch: int, done: Callable[[bool], None]) -> None:
         if machine.epoch == epoch:
             machine.become(Stage.STOPPED, self.now)
         done(machine.stage is not Stage.GONE)
 
-    def _destroyed(self, asked: tuple[Machine, Callable[[bool], None]]) -> None:
-        machine, done = asked
+    def _destroyed(self, machine: Machine, done: Callable[[bool], None]) -> None:
         if machine.stage is not Stage.GONE:
             self.counts["destroys"] += 1
             self._leave_service(machine)
             self._gone(machine)
         done(True)
 
-    def _rebooted(self, asked: tuple[Machine, Callable[[bool], None]]) -> None:
-        machine, done = asked
+    def _rebooted(self, machine: Machine, done: Callable[[bool], None]) -> None:
         if machine.stage is Stage.READY:
             self._leave_service(machine)
             machine.become(Stage.STARTING, self.now)

@@ -144,10 +144,19 @@ def simulate_trace(
     world = settings.but(kinds=(kind,))
     asked_more = frontier or queue_seconds is not None or budget_dollars_per_hour is not None
     wanted = [("as asked", config), *(_neighbours(config, perf) if asked_more else ())]
-    tried = [
-        _try(label, each, scaled, world, scale, seed, warm_up, _part(progress, number, len(wanted), label))
-        for number, (label, each) in enumerate(wanted)
-    ]
+
+    def played(number: int, label: str, each: EndpointConfig) -> Tried:
+        given = {"min_load": each.min_load * scale, "min_cold_load": each.min_cold_load * scale}
+        controller = SimulatedController(each.model_copy(update=given))
+
+        def tell(share: float) -> None:
+            if progress is not None:
+                progress((number + share) / len(wanted), label)
+
+        found = run(scaled, controller, world, config=each, seed=seed, warmup_seconds=warm_up, progress=tell)
+        return Tried(label=label, config=each, figures=found)
+
+    tried = [played(number, label, each) for number, (label, each) in enumerate(wanted)]
     line = _frontier(tried) if asked_more else ()
     suggestion, because, met = suggest(tried, queue_seconds, budget_dollars_per_hour)
     return Report(
@@ -201,31 +210,6 @@ def _check_trace(trace: Trace, perf: float | None) -> None:
             f"perf: at {perf:g} load/s a worker, the mean load of {trace.mean_load:.4g} load/s needs"
             f" {trace.mean_load / perf:,.0f} workers; perf has to be in the units of the trace's work, per second"
         )
-
-
-def _try(
-    label: str,
-    config: EndpointConfig,
-    trace: Trace,
-    world: WorldSettings,
-    scale: float,
-    seed: int,
-    warm_up: float,
-    progress: Callable[[float], None] | None,
-) -> Tried:
-    scaled = config.model_copy(
-        update={"min_load": config.min_load * scale, "min_cold_load": config.min_cold_load * scale}
-    )
-    found = run(
-        trace,
-        SimulatedController(scaled),
-        world,
-        config=config,
-        seed=seed,
-        warmup_seconds=warm_up,
-        progress=progress,
-    )
-    return Tried(label=label, config=config, figures=found)
 
 
 def _neighbours(config: EndpointConfig, perf: float) -> Iterator[tuple[str, EndpointConfig]]:
@@ -306,9 +290,3 @@ def _peak_hour(trace: Trace) -> float:
     for at, work in zip(trace.times, trace.works, strict=True):
         hours[int(at // 3600.0)] = hours.get(int(at // 3600.0), 0.0) + work
     return max(hours.values(), default=0.0) / min(3600.0, max(trace.seconds, 1.0))
-
-
-def _part(progress: Progress | None, number: int, count: int, label: str) -> Callable[[float], None] | None:
-    if progress is None:
-        return None
-    return lambda share: progress((number + share) / count, label)

@@ -95,8 +95,6 @@ class WorldSettings:
     throughput at `slots`, where its benchmark ran; the last point is how many may run. Empty: perf at any number."""
     reports_concurrency: bool = True
     """Workers report that they serve `slots` requests at a time; official workers do not."""
-    cost_error: float = 1.0
-    """Factor by which declared work may be wrong, in both directions; 1 is exact."""
 
     report_seconds: float = 1.0
     """Report period of workers that serve several requests at a time, seconds."""

@@ -102,15 +102,16 @@ def workergroup(sent: Any, book: EndpointStateBook) -> Workergroup:
     return group
 
 
-def existing_workergroup(sent: Any, book: EndpointStateBook) -> int:
-    """The id of a workergroup that the endpoint has."""
+def existing_workergroup(sent: Any, book: EndpointStateBook) -> Workergroup:
+    """A workergroup that the endpoint has, by its id."""
     if isinstance(sent, bool) or not isinstance(sent, int) or sent < 1:
         raise InvalidMessage(
             f"workergroup id: expected a whole number from 1 up, got {sent!r:.40}", "invalid_workergroup"
         )
-    if book.workergroup(sent) is None:
+    group = book.workergroup(sent)
+    if group is None:
         raise InvalidMessage(f"there is no workergroup {sent}", "no_such_workergroup")
-    return sent
+    return group
 
 
 def key_edit(sent: Any, book: EndpointStateBook) -> KeyEdit:

@@ -5,7 +5,6 @@ read of the endpoint's memo.
 """
 
 import math
-import random
 from collections.abc import Callable, Sequence
 
 from policy.routing.queue_discipline import late_cutoff, worker_wait_seconds
@@ -39,14 +38,6 @@ class SimulatedDispatcher:
         self._fleet = fleet
         self._works = trace.works
         self._config = config
-        error = fleet.settings.cost_error
-        span = math.log(error)
-        lying = random.Random(f"{seed} costs")
-        self._costs = (
-            self._works
-            if error <= 1
-            else tuple(w * math.exp(lying.uniform(-span, span)) for w in self._works)
-        )
         self.started = [-1.0] * len(self._works)
         """Service start of each request; -1: not started."""
         self.finished = [-1.0] * len(self._works)
@@ -66,7 +57,7 @@ class SimulatedDispatcher:
         fleet = self._fleet
         fleet.measure_areas()
         fleet.inside += 1
-        cost = self._costs[request]
+        cost = self._works[request]
         self.arrived += 1
         self.arrived_load += cost
         self.signal_sender.arrived(cost)
@@ -76,12 +67,12 @@ class SimulatedDispatcher:
 
     def _queue_up(self, request: int) -> None:
         self.state.queue.add(request)
-        self.state.queued_load += self._costs[request]
+        self.state.queued_load += self._works[request]
 
     def _give(self, request: int) -> bool:
         if not self.state.candidates:
             return False
-        cost = self._costs[request]
+        cost = self._works[request]
         report_delay = self._fleet.settings.end_report_seconds
         chosen = choose(
             self.state.candidates,
@@ -135,7 +126,7 @@ class SimulatedDispatcher:
         if member.running < 0:
             candidate.set_idle(self._service_times, report_delay)
             return
-        cost = self._costs[member.running]
+        cost = self._works[member.running]
         candidate.set_running(
             cost,
             queued_load=max(0.0, candidate.outstanding - cost),
@@ -160,7 +151,7 @@ class SimulatedDispatcher:
         queue, late = self.state.queue, late_cutoff(self._fleet.now, self._config.target_queue_time)
         while (request := next(queue.in_service_order(late), None)) is not None and self._give(request):
             queue.serve(request, late)
-            self.state.queued_load -= self._costs[request]
+            self.state.queued_load -= self._works[request]
         if not queue:
             self.state.queued_load = 0.0
 
@@ -243,10 +234,9 @@ class SimulatedDispatcher:
 
     def drain(self, machine: Machine, draining: bool) -> None:
         """Starts or cancels a drain; the engine sees it after the memo delay."""
-        self._fleet.after(DRAIN_SEEN_SECONDS, self._see_drain, (machine, draining))
+        self._fleet.after(DRAIN_SEEN_SECONDS, lambda _: self._see_drain(machine, draining))
 
-    def _see_drain(self, what: tuple[Machine, bool]) -> None:
-        machine, draining = what
+    def _see_drain(self, machine: Machine, draining: bool) -> None:
         member = self.state.members.get(machine.id)
         if member is None:
             return

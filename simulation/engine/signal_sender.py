@@ -143,7 +143,7 @@ class SimulatedSignalSender:
             return
         if late < settings.late_share:
             delay += self._chance.uniform(0.0, settings.late_seconds)
-        self._fleet.after(delay, self._deliver, (batches, departed))
+        self._fleet.after(delay, lambda _: self._deliver(batches, departed))
 
     def _report(self, member: Member) -> WorkerMetrics:
         return _WORKER.model_copy(
@@ -159,8 +159,7 @@ class SimulatedSignalSender:
             }
         )
 
-    def _deliver(self, sent: tuple[list[MetricsBatch], list[Machine]]) -> None:
-        batches, departed = sent
+    def _deliver(self, batches: list[MetricsBatch], departed: list[Machine]) -> None:
         if departed:
             since = EPOCH + self._fleet.now
             gone = tuple(

@@ -81,9 +81,9 @@ EVENTS = {
         config_events.config, EndpointPatch(max_workers=3), NOW
     ),
     "a workergroup was added": lambda made: made.on_change(config_events.set_workergroup, group(2), NOW),
-    "a workergroup was removed": lambda made: made.on_change(config_events.remove_workergroup, 1, NOW),
-    "a workergroup changed": lambda made: made.on_change(config_events.update_workers, 1, NOW),
-    "an update was cancelled": lambda made: made.on_change(config_events.cancel_update, 1, NOW),
+    "a workergroup was removed": lambda made: made.on_change(config_events.remove_workergroup, group(1), NOW),
+    "a workergroup changed": lambda made: made.on_change(config_events.update_workers, group(1), NOW),
+    "an update was cancelled": lambda made: made.on_change(config_events.cancel_update, group(1), NOW),
     "advice was asked for": lambda made: made.on_change(
         whatif.advise, Advise(config=EndpointPatch(max_workers=2)), NOW
     ),
@@ -109,7 +109,7 @@ def test_an_event_makes_a_plan_due_and_counts_the_cost_up_to_it(reason, event):
 
 def test_a_change_that_needs_no_plan_makes_none_due():
     made = controller()
-    made.on_change(config_events.unblock_hosts, (7,), NOW)
+    made.on_change(config_events.unblock_hosts, (), NOW)
     made.on_change(config_events.rotate_key, 60.0, NOW)
     assert made.due == ""
 
