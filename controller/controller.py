@@ -12,7 +12,6 @@ from controller.drain_handshake import note_drains_seen, recheck_at
 from controller.effects import (
     LIST,
     ChangeInstance,
-    CreatedInstance,
     CreateInstance,
     Decision,
     Effect,
@@ -175,15 +174,8 @@ class EndpointController:
                 self.on_listing(effect, result, now)
             case SearchOffers():
                 self._on_offers(effect, result, now)
-            case CreateInstance():
-                if isinstance(result, CreatedInstance):
-                    operation_results.created(self.state, effect.key, result, now)
-                else:
-                    operation_results.ended(self.state, effect.worker, result, now)
-                self._set_due(f"the create of {effect.key} ended")
-            case ChangeInstance():
-                group = effect.workergroup
-                revision = group.revision if group is not None else None
+            case CreateInstance() | ChangeInstance():
+                revision = None if effect.workergroup is None else effect.workergroup.revision
                 operation_results.ended(self.state, effect.worker, result, now, revision=revision)
                 self._set_due(f"the {effect.worker.operation} of {effect.key} ended")
 

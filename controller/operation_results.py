@@ -19,37 +19,6 @@ _ERROR_KINDS = {
 """Final marketplace errors, by the policy's name. Any other error is temporary and is retried."""
 
 
-def created(book: EndpointStateBook, launch_id: str, made: CreatedInstance, now: float) -> None:
-    """The marketplace accepted the launch."""
-    book.record.pending_offers.pop(launch_id, None)
-    worker = book.record.workers.get(launch_id)
-    if worker is None:
-        return
-    book.count_dollars(now)
-    worker = worker.replace(
-        machine_id=made.machine_id or worker.machine_id,
-        dollars_per_hour=made.dollars_per_hour or worker.dollars_per_hour,
-        storage_dollars_per_hour=made.storage_dollars_per_hour,
-    )
-    folded = fold_operation_result(
-        worker,
-        "create",
-        now=now,
-        learned=book.record.learned,
-        ok=True,
-        instance_id=made.instance_id,
-        tuning=book.tuning,
-    )
-    book.record.workers_rented += 1
-    how = "found the instance of a lost answer" if made.adopted else "rented"
-    line = f"{how}: instance {made.instance_id}, {worker.kind}, ${worker.dollars_per_hour:.3f}/h"
-    keep(book, worker, replace(folded, lines=(line, *folded.lines)), now, level=1)
-    for warning in made.warnings:
-        book.log.note(
-            now, "fail", f"warning: {warning}", subject=launch_id, workergroup_id=worker.workergroup_id
-        )
-
-
 def ended(
     book: EndpointStateBook,
     worker: Worker,
@@ -59,16 +28,27 @@ def ended(
     revision: int | None = None,
 ) -> None:
     """The operation of `worker` (as it was when it began) ended."""
+    made = result if isinstance(result, CreatedInstance) else None
     failed = result if isinstance(result, Failed) else None
     confirmed = isinstance(result, Done) and result.confirmed
     launch_id, operation = worker.launch_id, worker.operation
-    current = book.record.workers.get(launch_id)
     if operation == "create":
         book.record.pending_offers.pop(launch_id, None)
+    current = book.record.workers.get(launch_id)
     if current is None:
         return
     book.count_dollars(now)
     learned = book.record.learned
+    if made is not None:
+        book.record.workers_rented += 1
+        current = current.replace(
+            machine_id=made.machine_id or current.machine_id,
+            dollars_per_hour=made.dollars_per_hour or current.dollars_per_hour,
+            storage_dollars_per_hour=made.storage_dollars_per_hour,
+        )
+        how = "found the instance of a lost answer" if made.adopted else "rented"
+        line = f"{how}: instance {made.instance_id}, {current.kind}, ${current.dollars_per_hour:.3f}/h"
+        _note(book, current, line, now, level=1)
     if confirmed and operation == "destroy":
         folded = fold_instance_gone(current, "released", learned)
     else:
@@ -80,12 +60,15 @@ def ended(
             ok=failed is None,
             error_kind=_ERROR_KINDS.get(failed.kind, failed.kind) if failed else "",
             error=failed.text if failed else "",
+            instance_id=made.instance_id if made else None,
             revision=revision,
             tuning=book.tuning,
         )
     if operation == "create" and failed:
         _drop_offer(book, current)
     keep(book, current, folded, now, kind="fail" if failed else "worker", level=0 if failed else 1)
+    for warning in made.warnings if made else ():
+        _note(book, current, f"warning: {warning}", now, kind="fail", level=0)
     stopped = book.record.workers.get(launch_id)
     if confirmed and operation == "stop" and stopped is not None:
         state = WorkerState.INACTIVE if stopped.loaded_once else WorkerState.CREATED
@@ -145,9 +128,14 @@ def keep(
     else:
         record.workers[before.launch_id] = folded.worker
     for line in folded.lines:
-        book.log.note(
-            now, kind, line, subject=before.launch_id, level=level, workergroup_id=before.workergroup_id
-        )
+        _note(book, before, line, now, kind=kind, level=level)
+
+
+def _note(
+    book: EndpointStateBook, worker: Worker, line: str, now: float, *, kind: str = "worker", level: int
+) -> None:
+    subject, group_id = worker.launch_id, worker.workergroup_id
+    book.log.note(now, kind, line, subject=subject, level=level, workergroup_id=group_id)
 
 
 def _drop_offer(book: EndpointStateBook, worker: Worker) -> None:

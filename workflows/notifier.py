@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from temporalio import workflow
@@ -57,11 +57,8 @@ class NotifierWorkflow:
 
     @workflow.init
     def __init__(self, state: NotifierState) -> None:
-        self._book = state.book
+        self._state = state
         self._outboxes = {each.channel.name: each for each in state.outboxes}
-        self._deployment = state.deployment
-        self._first_retry = timedelta(seconds=state.first_retry_seconds)
-        self._history_events_max = state.history_events_max
         self._moving = False
         self._senders: dict[str, asyncio.Task[None]] = {}
         """Deliveries in progress, one per channel, so that a slow receiver delays no other."""
@@ -70,7 +67,8 @@ class NotifierWorkflow:
     async def run(self, state: NotifierState) -> None:
         """Continues as new when its history is long or the workers have another build."""
         while not self._should_continue_as_new():
-            self._book, notices = check(self._book, workflow.time(), deployment=self._deployment)
+            book, notices = check(self._state.book, workflow.time(), deployment=self._state.deployment)
+            self._state = replace(self._state, book=book)
             self._outboxes = {name: with_notices(outbox, notices) for name, outbox in self._outboxes.items()}
             self._start_senders()
             workflow.set_current_details(self._details())
@@ -82,31 +80,25 @@ class NotifierWorkflow:
                 )
         await self._stop_senders()
         workflow.continue_as_new(
-            NotifierState(
-                book=self._book,
-                outboxes=tuple(self._outboxes.values()),
-                deployment=self._deployment,
-                first_retry_seconds=self._first_retry.total_seconds(),
-                history_events_max=self._history_events_max,
-            ),
+            replace(self._state, outboxes=tuple(self._outboxes.values())),
             initial_versioning_behavior=builds.next_build(),
         )
 
     @workflow.signal(name=REPORT_ALERTS, description="what an engine or a Temporal worker sees")
     def report_alerts(self, report: AlertReport) -> None:
         """Its channels are those of the settings that the process was started with."""
-        self._book = with_report(self._book, report)
-        self._deployment = report.deployment
+        book = with_report(self._state.book, report)
+        self._state = replace(self._state, book=book, deployment=report.deployment)
         outboxes = with_channels(self._outboxes.values(), report.channels)
         self._outboxes = {each.channel.name: each for each in outboxes}
 
     @workflow.query(name=QUERY_FIRING, description="the open incidents")
     def firing(self) -> list[ActiveAlert]:
         """As last seen."""
-        return [each.alert for each in self._book.firing]
+        return [each.alert for each in self._state.book.firing]
 
     def _should_continue_as_new(self) -> bool:
-        return builds.is_long(self._history_events_max) or builds.has_other_build()
+        return builds.is_long(self._state.history_events_max) or builds.has_other_build()
 
     def _start_senders(self) -> None:
         for name, outbox in self._outboxes.items():
@@ -129,7 +121,7 @@ class NotifierWorkflow:
                     start_to_close_timeout=timedelta(seconds=TRY_SECONDS_MAX),
                     schedule_to_close_timeout=timedelta(seconds=EXPIRE_SECONDS),
                     retry_policy=RetryPolicy(
-                        initial_interval=self._first_retry,
+                        initial_interval=timedelta(seconds=self._state.first_retry_seconds),
                         backoff_coefficient=2.0,
                         maximum_interval=timedelta(seconds=RETRY_SECONDS_MAX),
                     ),
@@ -157,8 +149,8 @@ class NotifierWorkflow:
         await asyncio.gather(*self._senders.values(), return_exceptions=True)
 
     def _details(self) -> str:
-        firing = self._book.firing
-        lines = [f"{len(firing)} alerts fire, {len(self._book.processes)} processes report"]
+        firing = self._state.book.firing
+        lines = [f"{len(firing)} alerts fire, {len(self._state.book.processes)} processes report"]
         lines += [
             f"- {literal(each.alert.name)} {literal(each.alert.subject)}: {literal(each.alert.text)}"
             for each in firing[:_SHOWN_MAX]

@@ -33,13 +33,6 @@ class WakeTimer:
         if at is not None and (self._armed_for is None or at < self._armed_for):
             self._arm(at)
 
-    def cancel(self) -> None:
-        """Stop the timer."""
-        self._wanted = None
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer, self._armed_for = None, None
-
     def _arm(self, at: float) -> None:
         if self._timer is not None:
             self._timer.cancel()

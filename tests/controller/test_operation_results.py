@@ -12,9 +12,9 @@ from tests.policy.builders import NOW, draining, offer, offers, worker
 NEW = {"instance_id": None, "dollars_per_hour": 0.3, "operation": "create", "offer_id": 4, "machine_id": 9}
 
 
-def created(book, name="w", **given):
+def created(book, **given):
     made = CreatedInstance(instance_id=77, **{"storage_dollars_per_hour": 0.02} | given)
-    operation_results.created(book, name, made, NOW)
+    operation_results.ended(book, worker("w", S.PENDING, **NEW), made, NOW)
     return book.record.workers.get("w")
 
 

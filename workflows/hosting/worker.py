@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass
 from datetime import timedelta
+from typing import Any
 
 from temporalio.client import Client
 from temporalio.common import VersioningBehavior, WorkerDeploymentVersion
@@ -63,10 +64,13 @@ def build_workers(
     The client must use `workflows.hosting.converter.data_converter`. Without `metrics` nothing is counted.
     """
     settings = settings or WorkerSettings()
-    interceptors = [] if metrics is None else [MeasuredActivities(metrics)]
-    grace = timedelta(seconds=settings.graceful_shutdown_seconds)
     sweep = SweepActivities(client, market_activities)
-    deployment = _deployment(settings.version)
+    both: dict[str, Any] = {
+        "interceptors": [] if metrics is None else [MeasuredActivities(metrics)],
+        "activity_task_poller_behavior": PollerBehaviorSimpleMaximum(ACTIVITY_POLLS),
+        "graceful_shutdown_timeout": timedelta(seconds=settings.graceful_shutdown_seconds),
+        "deployment_config": _deployment(settings.version),
+    }
     return [
         Worker(
             client,
@@ -81,15 +85,12 @@ def build_workers(
                 market_activities.start_instance,
             ],
             workflow_runner=workflow_runner(metrics),
-            interceptors=interceptors,
             max_cached_workflows=settings.cached_workflows_max,
             sticky_queue_schedule_to_start_timeout=timedelta(seconds=STICKY_SECONDS),
             workflow_task_poller_behavior=PollerBehaviorSimpleMaximum(WORKFLOW_POLLS),
-            activity_task_poller_behavior=PollerBehaviorSimpleMaximum(ACTIVITY_POLLS),
             max_concurrent_activities=settings.lists_at_once_max,
             max_concurrent_local_activities=settings.planners_at_once_max,
-            graceful_shutdown_timeout=grace,
-            deployment_config=deployment,
+            **both,
         ),
         Worker(
             client,
@@ -103,12 +104,9 @@ def build_workers(
                 market_activities.destroy_instance,
                 market_activities.update_instance,
             ],
-            activity_task_poller_behavior=PollerBehaviorSimpleMaximum(ACTIVITY_POLLS),
             max_concurrent_activities=settings.market_calls_at_once_max,
-            interceptors=interceptors,
             max_task_queue_activities_per_second=settings.market_calls_per_second,
-            graceful_shutdown_timeout=grace,
-            deployment_config=deployment,
+            **both,
         ),
     ]
 
