@@ -34,7 +34,7 @@ from benchmarks.scaling.measure import (
     summary,
     tuned_per_workload,
 )
-from benchmarks.scaling.oracle import Prices, lower_bound
+from benchmarks.scaling.oracle import Prices, lower_bound, reference
 from benchmarks.scaling.pool import cores, in_order
 from benchmarks.scaling.scalers import FIXED, NO_POOL, PEERS, Setting, defaults, fixed, settings
 from benchmarks.scaling.workloads import Workload, workloads
@@ -143,7 +143,7 @@ def bounds(chosen: Sequence[Workload], world: WorldSettings, step: float, proces
 def kinds(hours: float) -> dict[str, float]:
     """Dollars per unit of work on a market of four kinds ÷ those of the best single kind in hindsight."""
     settings = DEFAULT_WORLD.but(kinds=KINDS)
-    best = settings.reference
+    best = reference(settings)
     trace = diurnal(requests=int(hours * 900), days=hours / 24.0, depth=0.4).scaled(
         mean_load=best.perf * 100.0 * 8
     )
@@ -160,7 +160,7 @@ def kinds(hours: float) -> dict[str, float]:
         )
 
     mixed, alone = played(settings), played(settings.but(kinds=(best,)))
-    ratio = mixed.dollars_per_unit / alone.dollars_per_unit
+    ratio = (mixed.dollars / mixed.work) / (alone.dollars / alone.work)
     print("\n## Four machine kinds at $0.21 to $1.90, unknown at first\n")
     print(
         f"dollars per million load ÷ the best kind alone, same policy, after the first day: {ratio:.3f} (≤ 10 s: {mixed.within_10:.4f})"

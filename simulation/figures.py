@@ -45,11 +45,6 @@ class Figures:
     """Scored work, load."""
     samples: tuple[Sample, ...]
 
-    @property
-    def dollars_per_unit(self) -> float:
-        """Dollars per million load."""
-        return self.dollars / self.work * 1e6 if self.work > 0 else math.nan
-
 
 def figures(world: World) -> Figures:
     """Computes the results of a finished world."""

@@ -24,11 +24,6 @@ class Spread:
         """Standard deviation of the logarithm."""
         return math.log(self.p95 / self.p50) / Z95 if self.p95 > self.p50 else 0.0
 
-    @property
-    def mean(self) -> float:
-        """Seconds."""
-        return self.p50 * math.exp(self.sigma**2 / 2)
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MachineKind:
@@ -127,11 +122,6 @@ class WorldSettings:
         for (low, slow), (high, fast) in pairwise(points):
             made += [slow + (fast - slow) * (n - low) / (high - low) for n in range(low + 1, high + 1)]
         return tuple(each / made[self.slots] for each in made)
-
-    @property
-    def reference(self) -> MachineKind:
-        """The kind with the best price-performance; loads in workers are in units of it."""
-        return max(self.kinds, key=lambda kind: kind.perf / kind.dollars_per_hour)
 
 
 DEFAULT_WORLD = WorldSettings()

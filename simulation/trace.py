@@ -65,11 +65,6 @@ class Trace:
         times = tuple(at - start for at in self.times[first:last])
         return Trace(self.name, times, self.works[first:last], min(end, self.seconds) - start)
 
-    def split(self, share: float = 0.5) -> tuple["Trace", "Trace"]:
-        """The two parts by time: for tuning, and for reporting."""
-        at = self.seconds * share
-        return self.part(0.0, at), self.part(at, self.seconds + 1.0)
-
 
 def read_trace(path: Path, endpoint: str | None = None) -> Trace:
     """The trace in a file: CSV (`t_s,input_tokens,output_tokens` or `t_s,work`) or a request log, `.gz` or not.

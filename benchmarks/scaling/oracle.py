@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from simulation.settings import WorldSettings
+from simulation.settings import MachineKind, Spread, WorldSettings
 
 ATTAIN_SECONDS = 10.0
 ATTAIN_SHARE = 0.99
@@ -41,10 +41,10 @@ class Prices:
     def of(cls, settings: WorldSettings) -> "Prices":
         """The prices of the world's reference kind, at its mean price."""
         return cls(
-            start=settings.start.mean,
-            create=settings.loading.mean,
+            start=_mean(settings.start),
+            create=_mean(settings.loading),
             cold=settings.storage_share,
-            dollars_per_hour=settings.reference.dollars_per_hour,
+            dollars_per_hour=reference(settings).dollars_per_hour,
             cold_pool=settings.cold_pool,
         )
 
@@ -63,6 +63,16 @@ class Prices:
     def dollars(self, seconds: float) -> float:
         """Running seconds in dollars."""
         return seconds / 3600.0 * self.dollars_per_hour
+
+
+def reference(settings: WorldSettings) -> MachineKind:
+    """The kind with the best price-performance; loads in workers are in units of it."""
+    return max(settings.kinds, key=lambda kind: kind.perf / kind.dollars_per_hour)
+
+
+def _mean(spread: Spread) -> float:
+    """Of the lognormal distribution, seconds."""
+    return spread.p50 * math.exp(spread.sigma**2 / 2)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,10 +49,10 @@ def test_a_file_that_is_no_trace_says_what_was_expected(tmp_path, text, said):
     assert said in str(fault.value)
 
 
-def test_scaling_keeps_arrivals_and_splitting_loses_none():
+def test_scaling_keeps_arrivals_and_parts_lose_none():
     trace = Trace.of("t", [(float(n), 3.0) for n in range(100)], seconds=100.0)
     assert trace.scaled(mean_load=12.0).mean_load == pytest.approx(12.0)
-    first, second = trace.split(0.3)
+    first, second = trace.part(0.0, 30.0), trace.part(30.0, 101.0)
     assert (len(first), len(second)) == (30, 70)
     assert second.times[0] == 0.0
 

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from benchmarks.scaling.oracle import reference
 from simulation.machine import Machine, Stage
 from stoker_wire.market import Offer
 from stoker_wire.messages import MetricsBatch
@@ -213,7 +214,7 @@ class Peer:
 
     def _found(self, offers: tuple[Offer, ...]) -> None:
         self._searching = False
-        best = self._world.settings.reference
+        best = reference(self._world.settings)
         mine = [offer for offer in offers if offer.gpu_name == best.name]
         self._offers = deque(sorted(mine, key=lambda offer: (offer.dph_total, offer.id)))
         self._offers_at = self._world.now
