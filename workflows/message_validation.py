@@ -20,7 +20,7 @@ from stoker_wire.parsing.limits import (
     SPEC_BYTES_MAX,
     STATE_BYTES_MAX,
     TooLarge,
-    check_size,
+    json_bytes,
 )
 from stoker_wire.problem import describe
 from stoker_wire.security.client_key import KeyEdit
@@ -188,5 +188,7 @@ def _read(
     """
     with _refusing(code):
         value = sent.model_dump(mode="json") if isinstance(sent, BaseModel) else sent
-        check_size(value, bytes_max, "the message")
+        size = json_bytes(value)
+        if size > bytes_max:
+            raise TooLarge(f"the message: at most {bytes_max} bytes are accepted, got {size}")
         return model.model_validate(value)
