@@ -81,7 +81,6 @@ BROKEN = {
     "retry_at": NOW,
     "stop_accepted_at": NOW,
     "failures": 3,
-    "waiting": 1_000_000_000,
     "still_reporting": True,
     "provisional": True,
 }
