@@ -104,8 +104,9 @@ def listed(
     record.workers_gone += len(listing.gone)
     for worker in listing.gone:
         record.pending_offers.pop(worker.launch_id, None)
-    for line in listing.lines:
-        book.log.note(now, "worker", line, level=0 if listing.gone or listing.orphans else 1)
+    for launch_id, line in listing.lines:
+        level = 0 if listing.gone or listing.orphans else 1
+        book.log.note(now, "worker", line, subject=launch_id, level=level)
     return "the marketplace's list brought news" if listing.material else ""
 
 

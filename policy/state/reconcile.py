@@ -41,7 +41,8 @@ class Listing:
     gone: tuple[Worker, ...]
     """Workers whose instance no longer exists, in their last state."""
     learned: MachineStats
-    lines: tuple[str, ...] = ()
+    lines: tuple[tuple[str, str], ...] = ()
+    """What happened, each with the launch id of its worker; empty: of none."""
 
     @property
     def material(self) -> bool:
@@ -80,7 +81,7 @@ def fold_listing(
     claimed: set[int] = set()
     kept: list[Worker] = []
     removed: list[Worker] = []
-    lines: list[str] = []
+    lines: list[tuple[str, str]] = []
     missing_ids = [
         worker.instance_id
         for worker in workers
@@ -94,10 +95,11 @@ def fold_listing(
         )
     ]
     if missing_ids:
-        lines.append(
+        lacks = (
             f"the marketplace's list lacks {len(missing_ids)} of {len(workers)} known instances"
             f" (first: {missing_ids[0]}) that a query by id did not report as gone; the workers are kept"
         )
+        lines.append(("", lacks))
     for worker in workers:
         instance = (
             by_launch.get(worker.launch_id) if worker.instance_id is None else by_id.get(worker.instance_id)
@@ -114,7 +116,7 @@ def fold_listing(
             folded = _listed(worker, instance, now=now, asked_at=asked_at, learned=learned)
             folded = _with_label_checked(folded, instance, label_prefix)
         learned = folded.learned
-        lines += folded.lines
+        lines += [(worker.launch_id, line) for line in folded.lines]
         if folded.worker is None:
             removed.append(worker)
         else:
@@ -127,7 +129,10 @@ def fold_listing(
             orphans.append(_orphan(unclaimed, name, now))
             known.add(name)
     lines += [
-        f"instance {orphan.instance_id} ({orphan.launch_id}) belongs to no worker; releasing it"
+        (
+            orphan.launch_id,
+            f"instance {orphan.instance_id} ({orphan.launch_id}) belongs to no worker; releasing it",
+        )
         for orphan in orphans
     ]
     return Listing(

@@ -175,11 +175,11 @@ def test_an_unknown_instance_with_our_label_becomes_a_worker_that_is_destroyed()
     assert {line.level for line in book.log.lines} == {0}
 
 
-def test_a_change_of_a_worker_is_logged_at_level_one():
+def test_a_change_of_a_worker_is_logged_under_its_launch_id_at_level_one():
     book = a_book(worker("w", S.STOPPING, instance_id=5, since=NOW - 60))
     listed(book, instance(5, "w", actual_status="exited", intended_status="stopped"))
     assert book.record.workers["w"].state is S.INACTIVE
-    assert {line.level for line in book.log.lines} == {1}
+    assert [(line.subject, line.level) for line in book.log.lines] == [("w", 1)]
 
 
 def test_bills_in_a_list_correct_the_ledger():

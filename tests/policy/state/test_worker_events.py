@@ -266,7 +266,7 @@ def test_a_host_that_repeats_an_error_of_the_container_fails_the_boot_and_is_quo
     loading = worker("w", S.LOADING, since=NOW - 90, loaded_once=False)
     first = listing([loading.replace(instance_id=77)], instance(status="loading", status_msg=PULL))
     assert first.workers[0].state is S.LOADING
-    assert "manifest unknown" in first.lines[0]
+    assert "manifest unknown" in first.lines[0][1]
     second = listing(first.workers, instance(status="loading", status_msg=PULL))
     assert second.workers[0].state is S.ERROR
     assert "its host says: Error response from daemon" in second.workers[0].error
@@ -310,14 +310,17 @@ def test_a_worker_on_an_offline_host_is_suspected():
 def test_a_worker_that_is_no_longer_listed_is_removed():
     after = listing([worker("w"), worker("x", instance_id=5)], instance(number=5, launch="x"))
     assert [each.launch_id for each in after.gone] == ["w"]
-    assert "outbid or killed" in after.lines[0]
+    ((launch_id, line),) = after.lines
+    assert launch_id == "w"
+    assert "outbid or killed" in line
 
 
 def test_a_known_worker_stays_until_a_query_by_id_reports_it_gone():
     after = listing([worker("w", instance_id=7), worker("x", instance_id=8)], gone={8})
     assert [each.launch_id for each in after.gone] == ["x"]
     assert [each.launch_id for each in after.workers] == ["w"]
-    assert "lacks 1 of 2 known instances" in after.lines[0]
+    assert after.lines[0][0] == "", "it is about the list and not about one worker"
+    assert "lacks 1 of 2 known instances" in after.lines[0][1]
 
 
 def test_an_edited_label_is_logged_once_and_the_worker_is_kept_by_its_id():
@@ -325,7 +328,7 @@ def test_an_edited_label_is_logged_once_and_the_worker_is_kept_by_its_id():
     first = listing([worker("w", instance_id=77)], edited, shown={77})
     assert [each.launch_id for each in first.workers] == ["w"]
     assert first.orphans == ()
-    assert "was edited outside" in first.lines[0]
+    assert "was edited outside" in first.lines[0][1]
     again = listing(first.workers, edited, shown={77})
     assert again.lines == ()
     restored = listing(again.workers, instance())
