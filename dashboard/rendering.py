@@ -29,7 +29,7 @@ HEALTH = {
     "idle": "no hot worker and no request: the first request wakes a worker",
     "waiting": "requests wait and no worker can take them yet",
     "late": "the expected queue time is over the target",
-    "degraded": "a worker has an error or does not answer",
+    "degraded": "a worker has an error or does not answer, or recruiting has stopped",
     "stopped": "stopped by its owner",
     "deleting": "being deleted",
     "stuck": "its workflow makes no progress",
@@ -152,6 +152,23 @@ def charts(
         made("Queue time", "s", _WAIT, written=text.duration),
         made("GPU cost", "$/h", _DOLLARS, stacked=True, written=text.dollars),
     ]
+
+
+def advice_sentence(advice: dict[str, Any]) -> str:
+    """What the tried config would have cost, beside the live one in the same simulation."""
+    seconds = advice.get("until", 0.0) - advice.get("since", 0.0)
+    live, tried = advice.get("live_imagined") or {}, advice.get("advised") or {}
+    now, then = live.get("dollars_per_hour_mean"), tried.get("dollars_per_hour_mean")
+    if seconds <= 0 or now is None or then is None:
+        return "It has begun and runs a few seconds behind; the comparison appears here."
+    less = (
+        "the same" if now == then else f"{text.dollars(abs(now - then))}/h {'less' if then < now else 'more'}"
+    )
+    waits = f"{text.duration(tried.get('wait_seconds_mean'))} instead of {text.duration(live.get('wait_seconds_mean'))}"
+    return (
+        f"In the last {text.duration(seconds)} this would have cost {text.dollars(then)}/h instead of "
+        f"{text.dollars(now)}/h ({less}), with an expected wait of {waits}."
+    )
 
 
 def numbered(decisions: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -13,9 +13,16 @@ from engine.api.parsing import answer, path_id, read_object
 from engine.engine import Engine
 from engine.openapi import live_shapes
 from engine.openapi.declarations import ACCOUNT, BODY, ID, ok
-from engine.request_stats import BUCKET_SECONDS, EndedRequest, Histogram
+from engine.request_stats import NATIVE_SCHEMA, NATIVE_ZERO_SECONDS, EndedRequest, Histogram
 from engine.routing.endpoint import Endpoint
 from stoker_wire.http.openapi import handles
+
+_FIRST, _LAST = -40, 37
+BUCKET_SECONDS = tuple(2.0 ** (place / 4) for place in range(_FIRST, _LAST + 1))
+"""Upper bounds of the buckets, four per doubling from 1 ms to 10 minutes: percentiles within a fifth."""
+_NATIVE_EACH = 2**NATIVE_SCHEMA // 4
+"""Native buckets in one of these."""
+assert BUCKET_SECONDS[0] == NATIVE_ZERO_SECONDS
 
 
 class OverviewApi:
@@ -100,13 +107,18 @@ def figures_of(endpoint: Endpoint, now: float) -> dict[str, Any]:
         "arrived_requests": stats.arrived_requests,
         "arrived_load": stats.arrived_load,
         "outcomes": stats.outcomes,
-        "waited": _histogram(stats.waited),
-        "took": _histogram(stats.took),
+        "waited": histogram_counts(stats.waited),
+        "took": histogram_counts(stats.took),
     }
 
 
-def _histogram(histogram: Histogram) -> dict[str, Any]:
-    return {"counts": histogram.counts, "seconds": histogram.seconds}
+def histogram_counts(histogram: Histogram) -> dict[str, Any]:
+    """The counts by `BUCKET_SECONDS`."""
+    counts = [0] * (len(BUCKET_SECONDS) + 1)
+    counts[0] = histogram.native_zero
+    for native, count in histogram.native.items():
+        counts[min(-(-native // _NATIVE_EACH), _LAST + 1) - _FIRST] += count
+    return {"counts": counts, "seconds": histogram.seconds}
 
 
 def _rows(requests: Iterable[EndedRequest]) -> list[dict[str, Any]]:

@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dashboard.samples import Differ, Sample, gpu_dollars, percentile
-from engine.request_stats import BUCKET_SECONDS, Histogram
+from engine.console.overview import BUCKET_SECONDS, histogram_counts
+from engine.request_stats import Histogram
 
 ZEROS = [0] * (len(BUCKET_SECONDS) + 1)
 
@@ -21,7 +22,7 @@ def figures(
     return {
         "arrived_load": load,
         "arrived_requests": requests,
-        "waited": {"counts": histogram.counts},
+        "waited": histogram_counts(histogram),
         "took": {"counts": ZEROS},
         "stages": {"hot": 2, "booting": 1, "cold": 3, "failed": 1},
         "capacity": {"hot": 20.0, "booting": 10.0, "cold": 30.0},
@@ -67,15 +68,27 @@ def test_percentiles_are_of_the_last_minute_only() -> None:
     assert 0.1 <= sample.wait_p99 <= 0.25
 
 
+def test_a_percentile_of_waits_of_eleven_seconds_is_about_eleven_seconds() -> None:
+    differ = Differ()
+    differ.sample(figures(waited=[]), at=0.0, engine_id="e", bounds=BUCKET_SECONDS)
+    sample = differ.sample(figures(waited=[11.0] * 100), at=2.0, engine_id="e", bounds=BUCKET_SECONDS)
+    # its bucket is from 2^(13/4) = 9.51 s to 2^(14/4) = 11.31 s
+    assert sample.wait_p50 == pytest.approx(10.41, abs=0.01)
+    assert sample.wait_p99 == pytest.approx(11.30, abs=0.01)
+
+
 @given(st.lists(st.floats(0, 600), min_size=1, max_size=100), st.floats(0.01, 1.0))
 def test_a_percentile_lies_in_the_bucket_of_the_exact_one(values: list[float], share: float) -> None:
     histogram = Histogram()
     for value in values:
         histogram.observe(value)
+    counts = histogram_counts(histogram)["counts"]
+    assert sum(counts) == len(values)
     exact = sorted(values)[max(0, min(len(values) - 1, -(-int(share * len(values) * 1e9) // 10**9) - 1))]
-    estimate = percentile(histogram.counts, BUCKET_SECONDS, share)
-    upper = next((bound for bound in BUCKET_SECONDS if bound >= exact), BUCKET_SECONDS[-1])
-    assert estimate <= upper + 1e-9
+    estimate = percentile(counts, BUCKET_SECONDS, share)
+    place = next(place for place, bound in enumerate(BUCKET_SECONDS) if bound >= exact)
+    lower = BUCKET_SECONDS[place - 1] if place else 0.0
+    assert lower - 1e-9 <= estimate <= BUCKET_SECONDS[place] + 1e-9
 
 
 def test_no_request_has_no_percentile() -> None:
