@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -121,7 +123,7 @@ async def _run_scenario(stack: DevStack, console: Console, *, chaos: bool, pictu
             await save_picture(stack, made.id, picture, seconds=sampler.clock_s)
             if keep:
                 console.print("press Enter to delete the endpoint and end")
-                await asyncio.to_thread(sys.stdin.readline)
+                await _enter_pressed()
             sampler.start_phase("the endpoint is deleted: all instances are destroyed")
             await client.endpoints.delete(made.id)
             left = await _until_released(stack)
@@ -140,6 +142,19 @@ async def _run_scenario(stack: DevStack, console: Console, *, chaos: bool, pictu
     )
     console.print(f"picture: {picture}")
     _check_result(record, left)
+
+
+async def _enter_pressed() -> None:
+    """Wait for a line or the end of standard input. Ctrl-C ends the wait, which a thread of the loop would outlast."""
+    loop, pressed = asyncio.get_running_loop(), asyncio.Event()
+
+    def read() -> None:
+        os.read(sys.stdin.fileno(), 1024)
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            loop.call_soon_threadsafe(pressed.set)
+
+    threading.Thread(target=read, name="enter", daemon=True).start()
+    await pressed.wait()
 
 
 @contextlib.asynccontextmanager
