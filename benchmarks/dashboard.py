@@ -1,7 +1,8 @@
 """The dashboard with 100 endpoints and 1,000 workers: time of a page, and CPU of an open page.
 
 `python -m benchmarks.dashboard [--quick]`. The engine is a stand-in that answers the console API from memory, so the
-figures are the dashboard's own. The CPU of an open page is the difference between many open pages and none.
+figures are the dashboard's own. The CPU of an open page is the difference between many open pages and none. The first
+paint is that of Chromium, if it is installed.
 """
 
 import argparse
@@ -18,12 +19,14 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from benchmarks.dashboard_film import show, sign_in, until
+from engine.console.overview import BUCKET_SECONDS
 from run.state_folder.lock import free_port
+from tests.engine.clients.browser import BROWSER, open_page
 
 ENDPOINTS, WORKERS_EACH = 100, 10
 PAGES = 20
 KEY = secrets.token_urlsafe(24)
-BUCKETS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0]
 
 _SERVE = """
 import asyncio, sys
@@ -54,7 +57,7 @@ class StandIn:
     def figures(self, number: int) -> dict[str, Any]:
         """One endpoint's figures."""
         seconds = int(time.time() - self.began)
-        counts = [seconds * (place + 1) for place in range(len(BUCKETS) + 1)]
+        counts = [seconds * (place + 1) for place in range(len(BUCKET_SECONDS) + 1)]
         return {
             "id": number,
             "name": f"endpoint-{number}",
@@ -89,7 +92,7 @@ class StandIn:
         """All figures."""
         rows = [self.figures(number) for number in range(1, ENDPOINTS + 1)]
         return web.json_response(
-            {"at": time.time(), "engine_id": "e", "bucket_seconds": BUCKETS, "endpoints": rows}
+            {"at": time.time(), "engine_id": "e", "bucket_seconds": BUCKET_SECONDS, "endpoints": rows}
         )
 
     async def endpoints(self, _: web.Request) -> web.Response:
@@ -164,6 +167,20 @@ async def listen(http: aiohttp.ClientSession, url: str, until: asyncio.Event) ->
             await stream.content.readline()
 
 
+async def paints(url: str, profile: Path) -> dict[str, list[float]]:
+    """Milliseconds to the first contentful paint of each page, by the browser's own clock."""
+    found: dict[str, list[float]] = {}
+    async with open_page(f"{url}/sign-in", profile) as tab:
+        await sign_in(tab, KEY)
+        for number in range(7):
+            for name, path in (("list of 100 endpoints", "/"), ("page of an endpoint", "/endpoints/7")):
+                await show(tab, url, f"{path}?n={number}")
+                paint = "performance.getEntriesByName('first-contentful-paint')[0]"
+                await until(tab, f"!!{paint}")
+                found.setdefault(name, []).append(await tab.evaluate(f"{paint}.startTime"))
+    return found
+
+
 async def measure(seconds: float) -> None:
     """Print the figures."""
     runner = web.AppRunner(StandIn().app(), access_log=None)
@@ -182,6 +199,11 @@ async def measure(seconds: float) -> None:
                     found = [await fetch(http, url + path) for _ in range(15)]
                     median = statistics.median(seconds for seconds, _ in found)
                     print(f"{name}: {median * 1000:.0f} ms (median of 15), {found[-1][1] / 1000:.0f} kB")
+                if BROWSER is not None:
+                    for name, found in (await paints(url, Path(folder) / "profile")).items():
+                        print(
+                            f"{name}: first paint after {statistics.median(found):.0f} ms (median of {len(found)})"
+                        )
                 idle = await share(process.pid, seconds)
                 until = asyncio.Event()
                 pages = [

@@ -18,7 +18,7 @@ from dashboard.pages.sessions import Session
 from dashboard.pages.shell import COOKIE, Shell, endpoint_number, form
 from dashboard.pages.sign_in_limit import SignInLimit, client_address
 from dashboard.prometheus import Prometheus, Window
-from dashboard.rendering import RANGES, charts, numbered, request_lists, rows, worker_rows
+from dashboard.rendering import RANGES, advice_sentence, charts, numbered, request_lists, rows, worker_rows
 from dashboard.sampler import Account, Details
 from dashboard.samples import gpu_dollars
 from dashboard.settings import DashboardSettings
@@ -56,6 +56,7 @@ class EndpointPages:
             web.get(r"/endpoints/{id:\d+}/events", signed_in(self._endpoint_events)),
             web.get(r"/endpoints/{id:\d+}/charts.svg", signed_in(self._picture)),
             web.get(r"/endpoints/{id:\d+}/config", signed_in(self._config_page)),
+            web.get(r"/endpoints/{id:\d+}/config/events", signed_in(self._config_events)),
             web.post(r"/endpoints/{id:\d+}/config", changing(self._change_config)),
             web.post(r"/endpoints/{id:\d+}/state", changing(self._change_state)),
             web.post(r"/endpoints/{id:\d+}/delete", changing(self._delete)),
@@ -198,12 +199,14 @@ class EndpointPages:
         return Window(samples=samples, start=now - RANGES[chosen], end=now)
 
     async def _picture(self, request: web.Request, session: Session, account: Account) -> web.Response:
-        """The charts as a file, from the first sample of the range."""
+        """The charts as a file, from the first sample or decision of the range."""
         number, chosen = endpoint_number(request, account), self._range(request)
         details = await self._shell.details(account, number)
         window = await self._window(account, details, chosen, time.time())
-        start = window.samples[0].at if window.samples else window.start
-        drawn = charts(window.samples, numbered(details.decisions), start=start, end=window.end)
+        decisions = numbered(details.decisions)
+        times = [sample.at for sample in window.samples[:1]] + [line["at"] for line in decisions]
+        start = min((at for at in times if at >= window.start), default=window.start)
+        drawn = charts(window.samples, decisions, start=start, end=window.end)
         name = details.record.endpoint_name
         title = f"{name}, {text.clock(start)} to {text.clock(window.end)}"
         headers = {"Content-Disposition": f'attachment; filename="{quote(name)}-{chosen}.svg"'}
@@ -242,10 +245,24 @@ class EndpointPages:
             fields=FIELDS,
             values=values,
             fault=fault,
-            advice=details.advice,
-            live="",
-            parts={},
+            advised=details.advice.get("active"),
+            live=f"/endpoints/{number}/config/events",
+            parts=self._config_parts(details),
         )
+
+    def _config_parts(self, details: Details) -> dict[str, str]:
+        advice = details.advice
+        return {"advice": self._shell.part("advice.html", advice=advice, sentence=advice_sentence(advice))}
+
+    async def _config_events(
+        self, request: web.Request, session: Session, account: Account
+    ) -> web.StreamResponse:
+        number = endpoint_number(request, account)
+
+        async def parts() -> dict[str, str]:
+            return self._config_parts(await self._shell.details(account, number))
+
+        return await self._shell.stream(request, parts)
 
     async def _change_config(self, request: web.Request, session: Session, account: Account) -> web.Response:
         number = endpoint_number(request, account)

@@ -142,3 +142,70 @@ async def test_text_has_the_contrast_of_wcag_aa_and_fits_a_narrow_screen(
             "[...document.querySelectorAll('a, button, input, summary')].filter((e) => e.tabIndex < 0).length"
         )
         assert focusable == 0
+
+
+PIN = "document.querySelector('a.marker')"
+
+
+async def test_an_open_page_keeps_focus_and_selected_text_and_tells_decisions_to_the_keyboard(
+    dashboard: str, stage: Stage, tmp_path: Path
+) -> None:
+    endpoint = await stage.endpoint()
+    worker = endpoint.worker()
+    await endpoint.ready(worker)
+    for number in range(3):
+        await endpoint.handle.signal("log", {"kind": "recruit", "subject": "s", "reason": f"reason {number}"})
+    async with open_page(dashboard, tmp_path / "profile") as tab:
+        await signed_in(tab)
+        await tab.evaluate(f"location.href = '/endpoints/{endpoint.id}?range=10m'")
+        await until(tab, f"!!{PIN} && !!document.querySelector('#requests-slow summary')")
+        # the decisions of one moment are on one pin, which the keyboard reaches
+        await tab.evaluate("document.querySelector('.save').focus()")
+        for kind in ("keyDown", "keyUp"):
+            await tab._call(
+                "Input.dispatchKeyEvent", type=kind, key="Tab", code="Tab", windowsVirtualKeyCode=9
+            )
+        assert await until(tab, "!document.querySelector('.readout').hidden")
+        shown = await tab.evaluate("document.querySelector('.readout').innerText")
+        assert [f"reason {number}" in shown for number in range(3)] == [True] * 3
+        await tab.evaluate(
+            f"{PIN}.dispatchEvent(new MouseEvent('click', {{bubbles: true, cancelable: true}}))"
+        )
+        assert "reason 0" in await tab.evaluate("document.activeElement.innerText")
+        # a part that changes keeps its focused element, and its selected text until nothing is selected
+        await tab.evaluate("document.querySelector('#requests-slow summary').focus()")
+        given = await endpoint.route(cost=40)
+        await worker.finish(given["request_idx"])
+        await until(tab, "document.querySelector('#requests').innerText.includes('done')")
+        assert await tab.evaluate("document.activeElement.parentElement.id") == "requests-slow"
+        await tab.evaluate("getSelection().selectAllChildren(document.querySelector('#requests tbody'))")
+        before = await tab.evaluate("document.querySelector('#requests').innerText")
+        given = await endpoint.route(cost=77)
+        await worker.finish(given["request_idx"])
+        await until(tab, "held.has('requests')")
+        assert await tab.evaluate("document.querySelector('#requests').innerText") == before
+        await tab.evaluate("getSelection().removeAllRanges()")
+        await until(tab, "document.querySelector('#requests tbody').innerText.includes('77')")
+
+
+async def test_requests_are_short_on_a_phone(dashboard: str, stage: Stage, tmp_path: Path) -> None:
+    endpoint = await stage.endpoint()
+    worker = endpoint.worker()
+    await endpoint.ready(worker)
+    for _ in range(20):
+        given = await endpoint.route(cost=40)
+        await worker.finish(given["request_idx"])
+    async with open_page(dashboard, tmp_path / "profile") as tab:
+        await tab._call(
+            "Emulation.setDeviceMetricsOverride", width=390, height=844, deviceScaleFactor=1, mobile=False
+        )
+        await signed_in(tab)
+        await tab.evaluate(f"location.href = '/endpoints/{endpoint.id}'")
+        await until(tab, "document.querySelectorAll('#requests-recent tbody tr').length === 20")
+        height = await tab.evaluate("document.querySelector('#requests-recent').offsetHeight")
+        assert height < 2 * 844, "twenty requests take less than two screens"
+        # what the time went to is in sight: each part of the row is inside the screen
+        cut = await tab.evaluate(
+            "[...document.querySelectorAll('#requests-recent td')].filter((e) => e.getBoundingClientRect().right > 390).length"
+        )
+        assert cut == 0

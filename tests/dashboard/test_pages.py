@@ -124,6 +124,19 @@ async def test_the_page_of_an_endpoint_shows_workers_load_and_requests(
     assert 'class="health ok"' in page
 
 
+async def test_an_endpoint_whose_recruiting_has_stopped_is_degraded_and_not_idle(
+    browser: Browser, stage: Stage
+) -> None:
+    endpoint = await stage.endpoint()
+    await endpoint.script(groups=[1], wait_code="worker_failed", wait_reason="the model is gated")
+    await browser.sign_in()
+    page = await until_page(
+        browser, f"/endpoints/{endpoint.id}", "<b>Recruiting has stopped:</b> the model is gated"
+    )
+    assert 'class="health degraded"' in page
+    assert "the first request wakes a worker" not in page
+
+
 async def test_foreign_text_is_text_on_every_part_of_the_page(browser: Browser, stage: Stage) -> None:
     endpoint = await stage.endpoint()
     worker = endpoint.worker()
@@ -143,6 +156,38 @@ async def test_foreign_text_is_text_on_every_part_of_the_page(browser: Browser, 
     assert "\x1b" not in page
     assert "\u202e" not in page
     held.cancel()
+
+
+async def test_foreign_text_in_a_decision_is_text_on_the_page_and_in_the_picture(
+    browser: Browser, stage: Stage
+) -> None:
+    endpoint = await stage.endpoint()
+    for part in ("kind", "subject", "reason"):
+        await endpoint.handle.signal("log", {"kind": "stop", "subject": "s", "reason": "r", part: HOSTILE})
+    await browser.sign_in()
+    page = await until_page(browser, f"/endpoints/{endpoint.id}", "&lt;script&gt;")
+    picture = await browser.page(f"/endpoints/{endpoint.id}/charts.svg")
+    assert "&lt;script&gt;" in picture
+    for raw in ("<script>alert", "<img", "\x1b", "\u202e"):
+        assert raw not in page
+        assert raw not in picture
+
+
+async def test_the_charts_are_a_file_for_the_own_account_only(browser: Browser, stage: Stage) -> None:
+    endpoint, other = await stage.endpoint(), await stage.endpoint(owner="bob")
+    async with browser.http.get(
+        f"{browser.url}/endpoints/{endpoint.id}/charts.svg", allow_redirects=False
+    ) as answer:
+        assert (answer.status, answer.headers["Location"]) == (303, "/sign-in")
+    await browser.sign_in()
+    await until_page(browser, "/", endpoint.name)
+    async with browser.http.get(f"{browser.url}/endpoints/{endpoint.id}/charts.svg?range=10m") as answer:
+        assert answer.content_type == "image/svg+xml"
+        assert answer.headers["Content-Disposition"] == f'attachment; filename="{endpoint.name}-10m.svg"'
+        text = await answer.text()
+    assert text.startswith("<svg")
+    assert endpoint.name in text
+    assert (await browser.get(f"/endpoints/{other.id}/charts.svg"))[0] == 404
 
 
 async def test_an_open_page_receives_changes(browser: Browser, stage: Stage) -> None:

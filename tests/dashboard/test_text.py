@@ -11,6 +11,7 @@ from dashboard.text import dollars, duration, number, shown
     ("seconds", "written"),
     [
         (0, "0 s"),
+        (0.0002, "<1 ms"),
         (0.012, "12 ms"),
         (3.4, "3.4 s"),
         (300, "5 min"),

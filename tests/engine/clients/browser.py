@@ -56,8 +56,8 @@ class Tab:
 
 
 @asynccontextmanager
-async def open_page(url: str, profile: Path) -> AsyncIterator[Tab]:
-    """Open the page. Names below `example` are this machine."""
+async def open_page(url: str, profile: Path, *, seconds_max: float = SECONDS_MAX) -> AsyncIterator[Tab]:
+    """Open the page for at most `seconds_max`. Names below `example` are this machine."""
     assert BROWSER is not None
     process = await asyncio.create_subprocess_exec(
         BROWSER,
@@ -71,7 +71,7 @@ async def open_page(url: str, profile: Path) -> AsyncIterator[Tab]:
         start_new_session=True,
     )
     try:
-        async with asyncio.timeout(SECONDS_MAX), aiohttp.ClientSession() as http:
+        async with asyncio.timeout(seconds_max), aiohttp.ClientSession() as http:
             address = await _address(http, profile)
             async with http.ws_connect(address, max_msg_size=0) as socket:
                 tab = Tab(socket)
