@@ -10,6 +10,7 @@ NAMES = (
     "reaction",
     "wake",
     "first_token",
+    "real_models",
     "temporal_actions",
     "dashboard",
     "scaling_policy",

@@ -2,7 +2,7 @@
 
 One deployment with real processes and one worker. Each round asks, one after the other: the model server itself, the
 engine's `/route/`, the worker with that route, the SDK, and the OpenAI API, all over connections that are open before. The model
-answers at once, or `--llama-server PROGRAM --weights FILE` serves a real one.
+answers at once; `benchmarks.real_models` measures real ones.
 """
 
 import argparse
@@ -125,14 +125,11 @@ async def measure(stack: DevStack, rounds: int) -> dict[str, list[float]]:
         await sdk_first_ms(endpoint)
         (worker,) = await client.endpoints.workers(made.id)
         port = urlsplit(worker.url).port or 0
-        at_worker = await Connection.to(port)
+        at_worker, model = await Connection.to(port), await Connection.to(port + 2)
         engine = urlsplit(url).port or 0
         router, openai = await Connection.to(engine), await Connection.to(engine)
         for _ in range(rounds):
-            # llama-server closes a connection that was idle for five seconds.
-            model = await Connection.to(port + 2)
             taken["model alone"].append((await model.post(PATH, BODY))[0])
-            model.close()
             ms, route = await router.post("/route/", {"endpoint": NAME, "cost": COST, "api_key": key})
             taken["route"].append(ms)
             ms, _ = await at_worker.post(PATH, {"auth_data": json.loads(route), "payload": BODY})
@@ -146,14 +143,6 @@ async def run(options: argparse.Namespace) -> int:
     """Print the table; 1 if a path adds more than wanted."""
     variables = {"STOKER_PRESET": "http", "MODEL_PERF": "1000", "MODEL_ROUTES": f'[{{"path": "{PATH}"}}]'}
     variables["MODEL_COMMAND"] = shlex.join([sys.executable, str(ROOT / "benchmarks/pyworker/model.py")])
-    if options.llama_server:
-        variables = {
-            "STOKER_PRESET": "llama-server",
-            "MODEL_COMMAND": shlex.quote(options.llama_server),
-            "MODEL_NAME": options.weights,
-            "MODEL_CONTEXT": "512",
-            "MODEL_PERF": "1000",
-        }
     with tempfile.TemporaryDirectory() as folder:
         stack = DevStack(settings_in(Path(folder) / "state", variables))
         try:
@@ -180,12 +169,7 @@ def main() -> int:
     )
     parser.add_argument("--quick", action="store_true")
     parser.add_argument("--rounds", type=int, default=0)
-    parser.add_argument(
-        "--llama-server", default="", help="a real model server instead of one that answers at once"
-    )
-    parser.add_argument("--weights", default="", help="its GGUF file")
     options = parser.parse_args()
-    options.weights = str(Path(options.weights).resolve())
     return uvloop.run(run(options))
 
 
