@@ -1,5 +1,6 @@
 """Workers that leave service: a ready worker is drained before it is stopped, updated or released."""
 
+from policy.capacity.budget import counted_dollars_per_hour
 from policy.capacity.supply import holds_requests, stays_after_drain
 from policy.planning.plan_builder import PlanBuilder
 from policy.state.lifecycle import is_booting, is_hot
@@ -87,7 +88,8 @@ def carry_out_actions(builder: PlanBuilder) -> None:
         elif worker.asked is WorkerAction.DESTROY:
             builder.destroy(worker, why)
         elif worker.asked is WorkerAction.REBOOT and worker.state is S.ERROR:
-            builder.reboot(worker, why)
+            if builder.affords(worker.dollars_per_hour, instead_of=counted_dollars_per_hour(worker)):
+                builder.reboot(worker, why)
         elif worker.asked is WorkerAction.DRAIN and worker.state not in _NOT_STOPPED:
             builder.stop(worker, why)
 

@@ -165,3 +165,11 @@ def test_a_drain_of_a_broken_worker_whose_machine_has_stopped_fits_an_exhausted_
     )
     seen = see(broken, worker("w2", price=0.5), config=endpoint(dollars_per_hour_max=budget), load=steady(90))
     assert brief(decide(seen)) == ["stop w1"]
+
+
+def test_a_reboot_that_the_budget_has_no_room_for_releases_the_broken_worker():
+    broken = worker("w1", S.ERROR, loaded_once=True, error="boom", market_status="stopped", asked=A.REBOOT)
+    config = endpoint(dollars_per_hour_max=0.5)
+    decided = decide(see(broken, worker("w2"), config=config, load=steady(90)))
+    assert brief(decided) == ["destroy w1"]
+    assert "too little for a reboot" in decided.operations[0].reason
