@@ -69,7 +69,7 @@ async def until(tab: Tab, script: str) -> None:
     async with asyncio.timeout(60):
         while True:
             with contextlib.suppress(AssertionError):
-                if await tab.evaluate(f"document.body && ({script})"):
+                if await tab.evaluate(f"document.documentElement && ({script})"):
                     return
             await asyncio.sleep(0.1)
 
@@ -171,6 +171,9 @@ async def main(folder: Path) -> None:
                         sys.exit("the demo ended before its picture was written")
                 await set_screen(tab, 1060, 504, "light")
                 await tab.navigate(picture.as_uri())
+                await until(
+                    tab, "document.readyState === 'complete' && document.documentElement.nodeName === 'svg'"
+                )
                 await whole_page(tab, folder / "demo.png")
             assert process.stdin is not None
             process.stdin.write(b"\n")
