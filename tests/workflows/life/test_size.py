@@ -44,7 +44,7 @@ def worker(number: int, state: WorkerState, **more: Any) -> Worker:
         since=NOW, launched_at=NOW, offer_id=12_345_678, machine_id=54_321, instance_id=23_456_789 + number,
         dollars_per_hour=0.823456789, storage_dollars_per_hour=0.0123456789, perf=1234.56789, perf_estimate=1234.56789,
         offered_dollars_per_hour=0.823456789,
-        load=1234.56789, in_flight=12, tickets_open=12, url="https://123.123.123.123:40000", address=ADDRESS,
+        load=1234.56789, in_flight=12, waiting=12, tickets_open=12, url="https://123.123.123.123:40000", address=ADDRESS,
         reported_at=NOW, loaded_once=True, market_status="running", process=PROCESS, boot=BOOT, **more,
     )  # fmt: skip
 
