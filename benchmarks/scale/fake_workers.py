@@ -186,8 +186,13 @@ class SimWorker(asyncio.Protocol):
             return
         self._changed = False
         self._reported_at = asyncio.get_running_loop().time()
+        self._post("/worker_status/", msgspec.json.encode(self.report()), self._reported)
+        self._report_in(CALM_SECONDS)
+
+    def report(self) -> Report:
+        """Its state, as stoker's PyWorker reports it."""
         ready = self.loaded and not self.error
-        body = Report(
+        return Report(
             id=self.id,
             mtoken=self._token,
             version="stoker-0.2.0",
@@ -214,11 +219,10 @@ class SimWorker(asyncio.Protocol):
             provisional=False,
             error_everywhere=False,
             phase="",
+            concurrency=1,
             running_load=0.0,
             running_seconds=0.0,
         )
-        self._post("/worker_status/", msgspec.json.encode(body), self._reported)
-        self._report_in(CALM_SECONDS)
 
     def _reported(self, accepted: bool) -> None:
         if not accepted:
