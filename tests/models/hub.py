@@ -19,11 +19,13 @@ COMMIT = "a" * 40
 class _Answers(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     repositories: Mapping[str, Path]
+    asked: list[str]
 
     def do_HEAD(self):
         self._answer(with_body=False)
 
     def do_GET(self):
+        self.asked.append(self.path)
         self._answer(with_body=True)
 
     def _answer(self, *, with_body):
@@ -76,13 +78,14 @@ class _Answers(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def serving(repositories: Mapping[str, Path]) -> Iterator[str]:
-    """The hub's address."""
-    handler = type("Answers", (_Answers,), {"repositories": repositories})
+def serving(repositories: Mapping[str, Path]) -> Iterator[tuple[str, list[str]]]:
+    """The hub's address, and the paths that were read."""
+    asked: list[str] = []
+    handler = type("Answers", (_Answers,), {"repositories": repositories, "asked": asked})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}"
+        yield f"http://127.0.0.1:{server.server_port}", asked
     finally:
         server.shutdown()
         server.server_close()

@@ -93,17 +93,18 @@ async def test_it_starts_streams_crashes_sleeps_and_wakes(make_stack, llama, tmp
 
 
 async def test_weights_are_downloaded_from_a_hub_once(make_stack, llama, tmp_path):
-    with hub.serving({"tiny/llama": llama}) as address:
+    with hub.serving({"tiny/llama": llama}) as (address, asked):
         stack, client = await make_stack()
         status, output = await up_vllm(
             stack, "vllm", "tiny/llama", "--context", "512",
             variables=(f"HF_ENDPOINT={address}", f"HF_HOME={tmp_path / 'cache'}"), HF_ENDPOINT=address,
         )  # fmt: skip
-    assert status == 0, output
-    assert "model      tiny/llama: LlamaForCausalLM" in output
-    endpoint = await client.get_endpoint("llama")
-    await has_gone_cold(client, endpoint, tmp_path)
-    assert await text_of(endpoint, 4, model="tiny/llama", ignore_eos=True), "a worker that wakes needs no hub"
+        assert status == 0, output
+        assert "model      tiny/llama: llama, " in output
+        endpoint = await client.get_endpoint("llama")
+        await has_gone_cold(client, endpoint, tmp_path)
+        assert await text_of(endpoint, 4, model="tiny/llama", ignore_eos=True), "the worker wakes"
+    assert sum(path.endswith("/model.safetensors") for path in asked) == 1
 
 
 SMALL_DISK = """unshare -rm sh -c 'mount -t tmpfs -o size=20m none "$HF_HOME" && exec "$@"' sh"""
@@ -121,7 +122,7 @@ async def test_a_failed_start_is_explained_by_up(name, make_stack, llama, tmp_pa
     given, said = FAILURES[name]
     cache = tmp_path / "cache"
     cache.mkdir()
-    with hub.serving({"tiny/llama": llama}) as address:
+    with hub.serving({"tiny/llama": llama}) as (address, _):
         stack, _ = await make_stack()
         given = {"model": llama, "variables": (f"HF_ENDPOINT={address}", f"HF_HOME={cache}")} | given
         status, output = await up_vllm(
