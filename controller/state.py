@@ -245,7 +245,7 @@ class EndpointStateBook:
             self.log.note(
                 now,
                 "keep",
-                f"{level} stays hot for {targets.kept_for}; sentence {targets.kept_sentence}, {targets.kept_by}",
+                f"{level} stays hot for {targets.kept_for}; scaling rule {targets.kept_sentence}, {targets.kept_by}",
                 subject="endpoint",
                 numbers={
                     "hot_kept": targets.hot_kept,

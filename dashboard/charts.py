@@ -52,7 +52,7 @@ class Marker:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Chart:
-    """What is drawn, from `start` to `end` (Unix seconds)."""
+    """The charts' content, from `start` to `end` (Unix seconds)."""
 
     title: str
     unit: str

@@ -23,9 +23,9 @@ from engine.routing.ticket_issuer import TicketIssuer
 from engine.settings import EngineSettings
 from engine.temporal.endpoint_watcher import EndpointWatcher
 from engine.temporal.log_throttle import LogThrottle
+from engine.temporal.outage_notices import OutageNotices
 from engine.temporal.rpc_errors import TEMPORAL_FAULTS
 from engine.temporal.signal_sender import SignalSender
-from engine.temporal.silence import TemporalSilence
 from stoker_wire.problem import Problem
 
 if TYPE_CHECKING:  # loads OpenTelemetry
@@ -130,7 +130,7 @@ class Engine:
                 self.client, self.settings.notices, role="engine", place=place
             )
             self._run(_restarted(AlertWatch(self, self._alert_reporter).run, "alerts"), "alerts")
-            silence = TemporalSilence(
+            silence = OutageNotices(
                 self.settings.channels,
                 self.settings.notices,
                 place=place,

@@ -66,7 +66,7 @@ class _ChannelSettings(StrictModel):
     """PEM of the certificate authority of the receiver. None: the system's authorities."""
 
     def secret(self, environ: Mapping[str, str]) -> str:
-        """The channel's secret; empty if there is none.
+        """The channel's secret; empty if it has no secret.
 
         Raises:
             CommandError: the file is missing, unreadable, empty or too large.

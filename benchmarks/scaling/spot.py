@@ -1,4 +1,4 @@
-"""Interruptible machines beside on-demand ones in one endpoint: what they save, and what their losses cost.
+"""Interruptible machines beside on-demand ones in one endpoint: savings and cost of losses.
 
 Interruptible machines cost less and are outbid: one by one at a rate, and at times all at once. On-demand machines are
 rented when no interruptible one is offered.

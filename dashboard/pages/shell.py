@@ -101,7 +101,7 @@ class Shell:
         return response
 
     async def details(self, account: Account, number: int) -> Details:
-        """What an endpoint's pages show besides its samples.
+        """The content of an endpoint's pages besides its samples.
 
         Raises:
             Problem: 404; 503, the engine could not be read.

@@ -88,7 +88,7 @@ class ServedRoutes:
         return None if route is None else route.reported
 
     def resolved(self, method: str, path: str, *, websocket: bool) -> tuple[str, ServedRoute | None] | None:
-        """The answer that `remember` stored for such calls; None: there is none, or reports have changed since."""
+        """The answer that `remember` stored for such calls; None: no answer is stored, or reports have changed since."""
         return self._resolved.get((method, path, websocket))
 
     def remember(

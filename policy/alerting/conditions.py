@@ -18,7 +18,7 @@ FAILED_WINDOW_SECONDS = 600.0
 MARKET_FAILED_SHARE_MAX = 0.2
 """Share of failed marketplace calls above which an alert is active. Single failures are normal and retried."""
 TASKS_WINDOW_SECONDS = 300.0
-ORPHANS_TOLD_SECONDS = 900.0
+ORPHANS_REPORTED_SECONDS = 900.0
 """How long the destruction of an orphan is an active alert."""
 TEMPORAL_SILENT_SECONDS = 60.0
 BUDGET_SHARE = 0.95
@@ -105,7 +105,7 @@ def deployment_alerts(swept: ForeignInstances, now: float) -> list[ActiveAlert]:
         ),
         (
             "StokerOrphansDestroyed",
-            0 <= now - swept.destroyed_at < ORPHANS_TOLD_SECONDS,
+            0 <= now - swept.destroyed_at < ORPHANS_REPORTED_SECONDS,
             f"the sweep destroyed what no endpoint looked after; {count(swept.destroyed, 'instance')} so far",
         ),
     )

@@ -133,7 +133,7 @@ class Engine:
             ) from None
 
     async def worker_authority(self) -> str | None:
-        """The root certificate of this deployment's workers, in PEM; None: there is none, or the engine does not answer."""
+        """The root certificate of this deployment's workers, in PEM; None: workers need no root certificate, or the engine does not answer."""
         try:
             response = await self._send(
                 "GET", WORKER_AUTHORITY_PATH, key="", body=None, read_seconds_max=CALL_SECONDS_MAX

@@ -22,11 +22,11 @@ def test_what_keeps_capacity_hot_is_logged_when_it_changes_and_not_at_every_burs
     book = a_book(worker("w1"))
     for number, targets in enumerate((LOAD, LOAD, PEAKS, LOAD, PEAKS)):
         adopt(book, targets, number)
-    assert reasons(book) == ["420 load/s stays hot for the predicted load; sentence 3, forecast"]
+    assert reasons(book) == ["420 load/s stays hot for the predicted load; scaling rule 3, forecast"]
     adopt(book, PEAKS, KEEP_LINE_SECONDS)
     line = book.log.lines[-1]
     assert (line.kind, line.subject) == ("keep", "endpoint")
-    assert line.reason == "420 load/s stays hot for recent peaks; sentence 6, remember_demand"
+    assert line.reason == "420 load/s stays hot for recent peaks; scaling rule 6, remember_demand"
     assert line.numbers == {"hot_kept": 420.0, "hot_ready": 0.0, "sentence": 6.0}
 
 
@@ -42,7 +42,7 @@ def test_one_worker_before_the_inactivity_timeout_is_called_so():
     book = a_book(worker("w1"))
     floor = Targets(hot_kept=1e-3, kept_for="inactivity_timeout", kept_by="estimate_demand", kept_sentence=4)
     adopt(book, floor)
-    assert reasons(book) == ["one worker stays hot for inactivity_timeout; sentence 4, estimate_demand"]
+    assert reasons(book) == ["one worker stays hot for inactivity_timeout; scaling rule 4, estimate_demand"]
 
 
 def test_the_planner_of_a_real_endpoint_says_what_it_keeps():
@@ -51,4 +51,4 @@ def test_the_planner_of_a_real_endpoint_says_what_it_keeps():
     seen = controller.observe(("a" * 12,), NOW)
     controller.on_plan(Decision(plan=plan(seen)), seen, NOW)
     (line,) = [each for each in book.log.lines if each.kind == "keep"]
-    assert line.reason == "80 load/s stays hot for min_load; sentence 4, estimate_demand"
+    assert line.reason == "80 load/s stays hot for min_load; scaling rule 4, estimate_demand"

@@ -1,4 +1,4 @@
-"""Ranges of more than a day come from a real Prometheus, and the page says why if there are none."""
+"""Ranges of more than a day come from a real Prometheus, and the page gives the reason if it has no samples."""
 
 import asyncio
 import contextlib

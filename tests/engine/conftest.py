@@ -49,13 +49,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.asyncio(loop_scope="session"), append=False)
 
 
-_PROBLEMS_TOLD = "system.numConsecutiveWorkflowTaskProblemsToTriggerSearchAttribute"
+_PROBLEMS_ATTRIBUTE = "system.numConsecutiveWorkflowTaskProblemsToTriggerSearchAttribute"
 """Two instead of five: the server waits 10 s and more between later attempts."""
 
 
 async def start_temporal() -> WorkflowEnvironment:
     return await WorkflowEnvironment.start_local(
-        dev_server_extra_args=["--dynamic-config-value", f"{_PROBLEMS_TOLD}=2"],
+        dev_server_extra_args=["--dynamic-config-value", f"{_PROBLEMS_ATTRIBUTE}=2"],
         data_converter=data_converter,
         dev_server_existing_path=str(Path(sys.executable).parent / "temporal"),
         search_attributes=[_KEYS[kind](name) for name, kind in SEARCH_ATTRIBUTES.items()],

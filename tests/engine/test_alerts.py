@@ -33,13 +33,13 @@ async def test_an_engine_reports_that_requests_wait_without_a_worker_and_that_it
 
     await until(is_reported, "the alert is reported", seconds=30)
     await stage.stop_engine(server)
-    told = await reports(stage)
+    reported = await reports(stage)
     await end_notifier(stage.env.client)
     await call
-    (alert,) = [each for each in told[-2]["alerts"] if each["name"] == "StokerNoCapacity"]
+    (alert,) = [each for each in reported[-2]["alerts"] if each["name"] == "StokerNoCapacity"]
     assert alert["text"] == "no worker can take 1 waiting request: no offer matches the search"
-    assert told[-1]["stopping"]
-    assert {(each["role"], each["place"]) for each in told} == {("engine", told[0]["place"])}
+    assert reported[-1]["stopping"]
+    assert {(each["role"], each["place"]) for each in reported} == {("engine", reported[0]["place"])}
 
 
 async def test_a_failing_worker_s_error_is_in_the_alert(stage: Stage) -> None:

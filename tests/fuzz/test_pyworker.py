@@ -69,10 +69,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with live(lambda: worker(tmp_path_factory.mktemp("worker"))) as (runtime, _):
         address = ("127.0.0.1", runtime.port)
         plain = Call(("GET", "/openapi.json"), "GET", b"/openapi.json", (), b"", False, False)
-        told = msgspec.json.decode(send(address, plain).body)
+        answer = msgspec.json.decode(send(address, plain).body)
         tickets = [auth(number) for number in range(1, 400)]
         hints = {"auth_data": tickets, "ticket": [one["ticket"] for one in tickets], "session_auth": tickets}
-        yield Server(address, told, key=TOKEN, hints=hints)
+        yield Server(address, answer, key=TOKEN, hints=hints)
 
 
 @examples(60, 3000)

@@ -30,11 +30,11 @@ UPDATES = [
 KNOWN = set(SIGNALS[:5])
 
 _MODELS = {"metrics": MetricsBatch, "patch": EndpointPatch, "group": Workergroup, "keys": KeyEdit}
-_TOLD = document(
+_DOCUMENT = document(
     "the workflow's messages", "0", "", {("POST", f"/{name}"): Operation(body=model, replies={200: Reply()}) for name, model in _MODELS.items()}, security={}
 )  # fmt: skip
 _SCHEMAS = Schemas(
-    _TOLD,
+    _DOCUMENT,
     # Bounds that keep the number of workers small, because a thousand take long.
     hints={"engine_id": ["e1", "e2"], "sequence": [1, 2, 5, 100], "sent_at": [0, 1e9, 1e12, -5.0], "id": [1, 2], "template_hash": ["tmpl"]},
     only={"max_workers": [0, 1, 3], "min_workers": [0, 1], "cold_workers": [0, 1], "test_workers": [0, 1], "history_events_max": [None]},
@@ -43,7 +43,7 @@ _SCHEMAS = Schemas(
 
 def payload(name: str) -> st.SearchStrategy[Any]:
     """A message's payload: fitting, almost fitting, or anything."""
-    schema = _TOLD["components"]["schemas"][_MODELS[name].__name__]
+    schema = _DOCUMENT["components"]["schemas"][_MODELS[name].__name__]
     return st.one_of(_SCHEMAS.fitting(schema), _SCHEMAS.almost(schema), anything)
 
 

@@ -1,4 +1,4 @@
-"""`/metrics` of the host marketplace: what it counts, and what a hostile caller cannot add to it."""
+"""`/metrics` of the host marketplace: its counters, and input that a hostile caller cannot add."""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""`stokerd doctor`: what it finds in a deployment that is down, half configured, or someone else's."""
+"""`stokerd doctor`: its findings in a deployment that is down, half configured, or someone else's."""
 
 import asyncio
 import base64

@@ -53,6 +53,8 @@ def test_the_same_seed_is_the_same_life() -> None:
     for _ in range(2):
         world = live(2)
         runs = [run for execution in world.server.executions.values() for run in execution.runs]
-        told = [step.activation.SerializeToString(deterministic=True) for run in runs for step in run.history]
-        stories.append((world.asked_of_market, told))
+        steps = [
+            step.activation.SerializeToString(deterministic=True) for run in runs for step in run.history
+        ]
+        stories.append((world.asked_of_market, steps))
     assert stories[0] == stories[1]

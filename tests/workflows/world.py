@@ -105,8 +105,8 @@ class World:
     queued_load: float = 0.0
     _sequence: Any = field(default_factory=lambda: itertools.count(1))
     _last_request_at: float | None = None
-    _told: tuple[Any, ...] = ()
-    _told_at: float = 0.0
+    _reported: tuple[Any, ...] = ()
+    _reported_at: float = 0.0
     handle: WorkflowHandle[Any, Any] | None = None
 
     def clock(self) -> float:
@@ -195,11 +195,11 @@ class World:
         workers = self.reports(memo, load)
         if load > 0 or self.queued_load > 0:
             self._last_request_at = self.now
-        told = (round(load, 3), self.queued_load, tuple(self._gist(worker) for worker in workers))
-        if told == self._told and self.now - self._told_at < heartbeat and not urgent:
+        reported = (round(load, 3), self.queued_load, tuple(self._gist(worker) for worker in workers))
+        if reported == self._reported and self.now - self._reported_at < heartbeat and not urgent:
             return
-        window = self.now - self._told_at if self._told_at else 5.0
-        self._told, self._told_at = told, self.now
+        window = self.now - self._reported_at if self._reported_at else 5.0
+        self._reported, self._reported_at = reported, self.now
         await self.signal_metrics(
             MetricsBatch(
                 engine_id=self.engine_id,
@@ -224,7 +224,7 @@ class World:
     def reports(self, memo: EndpointMemo, load: float) -> list[WorkerMetrics]:
         """The engine's report of each running worker. The load is divided among ready workers by perf."""
         draining = {member.l for member in memo.members if member.d}
-        told, hot = [], []
+        reported, hot = [], []
         for instance in self.market.instances.values():
             box = self.boxes.get(instance.id)
             if box is None or box.instance is not instance:
@@ -232,15 +232,15 @@ class World:
             label = read_label(instance.launch.label)
             if label is None or instance.actual(self.now) != "running":
                 continue
-            told.append((label[1], box))
+            reported.append((label[1], box))
             if self._condition(box) is Condition.READY and label[1] not in draining:
                 hot.append(box)
-        for _, box in told:
+        for _, box in reported:
             perf = PERF[box.instance.offer.gpu_name]
             total = sum(PERF[other.instance.offer.gpu_name] for other in hot) or 1.0
             box.load = min(load * perf / total, perf) if box in hot else 0.0
             box.in_flight = 1 if box.load > 0 else 0
-        return [self._metrics(launch_id, box, launch_id in draining) for launch_id, box in told]
+        return [self._metrics(launch_id, box, launch_id in draining) for launch_id, box in reported]
 
     def _condition(self, box: Box) -> Condition:
         if box.broken:

@@ -185,7 +185,7 @@ def _first_number(payload: Mapping[str, Any], names: tuple[str, ...]) -> float |
 
 
 def _inside(payload: Mapping[str, Any], name: str) -> Any:
-    """The value of `outer.inner`; None: there is none."""
+    """The value of `outer.inner`; None: absent."""
     value: Any = payload
     for part in name.split("."):
         value = value.get(part) if isinstance(value, Mapping) else None

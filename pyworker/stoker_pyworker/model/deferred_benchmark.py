@@ -62,7 +62,7 @@ class DeferredBenchmark:
         served: Callable[[], float],
         changed: Callable[..., None],
     ) -> None:
-        """`measure` runs the benchmark (None: there is none). `changed(perf, provisional=…)` receives each better value.
+        """`measure` runs the benchmark (None: it has no benchmark). `changed(perf, provisional=…)` receives each better value.
 
         A rate at the server's limit is a measurement; one below it is only a lower bound.
         """

@@ -32,7 +32,7 @@ _CALM_SECONDS = 10.0
 _COALESCE_SECONDS = 0.03
 _END_GAP_SECONDS = 0.25
 """Minimum time between reports of ended requests: short requests end many times a second."""
-_ENDS_TOLD_SECONDS = 0.5
+_ENDS_REPORTED_SECONDS = 0.5
 """The delay that the engine may assume for the report of an ended request: the gap above plus transport."""
 _RESPONSE_SECONDS_MAX = 10.0
 _BACKOFF_SECONDS = (0.5, 1.0, 2.0, 4.0, 8.0)
@@ -301,7 +301,7 @@ class Reporter:
             queued=self._queued(),
             concurrency=self._concurrency,
             gpus=self._gpus.readings,
-            end_report_seconds=_ENDS_TOLD_SECONDS if running is not None else 0.0,
+            end_report_seconds=_ENDS_REPORTED_SECONDS if running is not None else 0.0,
             running_load=_clamped(running.load) if running is not None else 0.0,
             running_seconds=running.seconds if running is not None else 0.0,
             incarnation=health.incarnation,

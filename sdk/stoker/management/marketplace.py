@@ -72,7 +72,7 @@ class Marketplace(ConsoleApi):
         await self._call("DELETE", TEMPLATES, {"hash_id": hash_id}, what=hash_id)
 
     async def instance(self, instance_id: int) -> dict[str, Any]:
-        """The marketplace's row of one of this account's instances; empty if there is none."""
+        """The marketplace's row of one of this account's instances; empty if it is not listed."""
         answer = await self._call("GET", f"/api/v0/instances/{instance_id}/")
         row = answer.get("instances") if isinstance(answer, dict) else None
         return row if isinstance(row, dict) else {}

@@ -88,7 +88,7 @@ async def _endpoint(
 
 
 async def _own_workergroup(client: Serverless, endpoint: str, hashes: set[str]) -> WorkergroupRecord | None:
-    """The workergroup of an earlier run; None if there is none.
+    """The workergroup of an earlier run; None if this is the first run.
 
     Raises:
         Invalid: the endpoint has only workergroups that `stoker up` did not create.

@@ -80,7 +80,7 @@ class BootProgress:
                 if each.get("kind") == "wait" and any(part in reason for part in _NO_MACHINE):
                     self.paused = reason
         for worker in workers:
-            if not worker.id:  # nothing is rented yet: the decisions tell of it
+            if not worker.id:  # nothing is rented yet: the decisions say why
                 continue
             for key, text in self._texts(worker, hosts.get(worker.id, "")):
                 if text and self.said.get(key) != text:

@@ -187,12 +187,12 @@ def test_every_rule_can_fire_and_be_resolved(name):
     if name in (ENGINE_DOWN, WORKER_DOWN):
         lost = "worker" if name == WORKER_DOWN else "engine-2"
         life.pass_time(0, **{"engine": (), lost: ()})
-        told = life.pass_time(600, engine=()) + life.pass_time(600, **{"engine": (), lost: ()})
+        notices = life.pass_time(600, engine=()) + life.pass_time(600, **{"engine": (), lost: ()})
     else:
         alert = ActiveAlert(name=name, subject="llm", text="it is so")
-        told = life.pass_time(7200, **{RULES[name].seen_by: (alert,)})
-        told += life.pass_time(7200, **{RULES[name].seen_by: ()})
-    assert told == [f"{name} firing", f"{name} resolved"]
+        notices = life.pass_time(7200, **{RULES[name].seen_by: (alert,)})
+        notices += life.pass_time(7200, **{RULES[name].seen_by: ()})
+    assert notices == [f"{name} firing", f"{name} resolved"]
 
 
 @given(st.lists(st.tuples(st.booleans(), st.booleans(), st.floats(0, 400)), max_size=60))

@@ -1,4 +1,4 @@
-"""Keep-alive evaluation to the number: what a bucket costs, and which work is late."""
+"""Keep-alive evaluation to the number: cost of a bucket, and late work."""
 
 import math
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The reporter with a real engine and no worker: what it sends, and when it is due."""
+"""The reporter with a real engine and no worker: its reports and their times."""
 
 import asyncio
 import random
@@ -252,7 +252,7 @@ def test_the_schedule_is_the_documented_one():
     assert (reports._BUSY_SECONDS, reports._CALM_SECONDS) == (1.0, 10.0)
     assert reports._COALESCE_SECONDS == 0.03
     assert reports._BACKOFF_SECONDS == (0.5, 1.0, 2.0, 4.0, 8.0)
-    assert 2 * reports._END_GAP_SECONDS == reports._ENDS_TOLD_SECONDS == 0.5, (
+    assert 2 * reports._END_GAP_SECONDS == reports._ENDS_REPORTED_SECONDS == 0.5, (
         "the gap, and as much for transport"
     )
 

@@ -1,4 +1,4 @@
-"""What the shell's completion offers: names of endpoints, presets and words of options."""
+"""The words that the shell's completion offers: names of endpoints, presets and words of options."""
 
 import pytest
 import typer

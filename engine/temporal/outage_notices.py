@@ -20,7 +20,7 @@ LOOK_SECONDS = 5.0
 RETRY_SECONDS_MAX = 600.0
 
 
-class TemporalSilence:
+class OutageNotices:
     """Follows one alert in this process, and sends its notices. Another engine tells it for itself."""
 
     def __init__(

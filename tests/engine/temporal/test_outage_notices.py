@@ -12,7 +12,7 @@ from activities.notices.reporting import NoticePlan
 from activities.notices.webhook import Webhook
 from engine.settings import Timing
 from engine.temporal.endpoint_watcher import EndpointWatcher
-from engine.temporal.silence import TemporalSilence
+from engine.temporal.outage_notices import OutageNotices
 from stoker_wire.alerts import NoticeChannel
 from tests.activities.notices.receivers import HttpReceiver
 
@@ -20,11 +20,11 @@ NAMES = ("ops", "others")
 
 
 @dataclass
-class Told:
+class Stage:
     """The engine's watch with a real receiver, and a clock that the test moves."""
 
     receiver: HttpReceiver
-    watch: TemporalSilence
+    watch: OutageNotices
     silent: list[float]
     start: float = field(default_factory=time.time)
 
@@ -38,7 +38,7 @@ class Told:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def told() -> AsyncIterator[Told]:
+async def stage() -> AsyncIterator[Stage]:
     silent = [0.0]
     channels = (
         NoticeChannel(name="ops"),
@@ -46,59 +46,59 @@ async def told() -> AsyncIterator[Told]:
     )
     async with HttpReceiver() as receiver:
         webhook = Webhook(url=receiver.url, key=b"k" * 32)
-        watch = TemporalSilence(
+        watch = OutageNotices(
             dict.fromkeys(NAMES, webhook),
             NoticePlan(deployment="test", channels=channels),
             place="host:8080",
             silent_seconds=lambda: silent[0],
             first_retry_seconds=0.01,
         )
-        yield Told(receiver, watch, silent)
+        yield Stage(receiver, watch, silent)
 
 
-async def test_a_silence_is_told_once_and_its_end_too(told: Told) -> None:
-    told.look(0, silent=0)
-    told.look(60, silent=60)
-    told.look(65, silent=65)  # active from here; it has to hold for a minute
-    told.look(120, silent=120)
-    assert not told.receiver.requests
+async def test_an_outage_is_notified_once_and_its_end_too(stage: Stage) -> None:
+    stage.look(0, silent=0)
+    stage.look(60, silent=60)
+    stage.look(65, silent=65)  # active from here; it has to hold for a minute
+    stage.look(120, silent=120)
+    assert not stage.receiver.requests
     for at in (125, 130, 200):
-        told.look(at, silent=at)
-    (firing,) = await told.bodies(1)
+        stage.look(at, silent=at)
+    (firing,) = await stage.bodies(1)
     assert firing["type"] == "StokerTemporalSilent.firing"
     assert firing["data"]["summary"] == (
         "host:8080: Temporal has not answered for 2 min: requests are routed, nothing is scaled"
     )
-    told.look(205, silent=1)
+    stage.look(205, silent=1)
     for at in (265, 324, 326, 386):  # absent for the 120 s of clear_seconds
-        told.look(at, silent=1)
-    _, over = await told.bodies(2)
+        stage.look(at, silent=1)
+    _, over = await stage.bodies(2)
     assert (over["type"], over["data"]["incident"]) == (
         "StokerTemporalSilent.resolved",
         firing["data"]["incident"],
     )
-    told.look(400, silent=1)
-    assert len(told.receiver.requests) == 2
+    stage.look(400, silent=1)
+    assert len(stage.receiver.requests) == 2
 
 
 async def test_a_try_that_fails_is_repeated_with_the_same_id_and_a_refused_notice_is_dropped(
-    told: Told,
+    stage: Stage,
 ) -> None:
-    told.receiver.answers = [503, 500, 204, 400]
+    stage.receiver.answers = [503, 500, 204, 400]
     for at in (0, 60, 120):
-        told.look(at, silent=61)
-    await told.bodies(3)
-    assert len({each.headers["webhook-id"] for each in told.receiver.requests}) == 1
+        stage.look(at, silent=61)
+    await stage.bodies(3)
+    assert len({each.headers["webhook-id"] for each in stage.receiver.requests}) == 1
     for at in (130, 190, 250):
-        told.look(at, silent=0)
-    await told.bodies(4)  # refused with 400: no further try
+        stage.look(at, silent=0)
+    await stage.bodies(4)  # refused with 400: no further try
     for at in (260, 320, 380):
-        told.look(at, silent=61)
-    *_, again = await told.bodies(5)
+        stage.look(at, silent=61)
+    *_, again = await stage.bodies(5)
     assert again["type"] == "StokerTemporalSilent.firing"
 
 
-def test_the_silence_counts_from_the_last_answer_or_from_the_start() -> None:
+def test_the_outage_counts_from_the_last_answer_or_from_the_start() -> None:
     now = [100.0]
     watcher = EndpointWatcher(None, None, timing=Timing(), now=lambda: now[0])  # type: ignore[arg-type]
     now[0] = 170.0
