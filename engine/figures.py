@@ -2,9 +2,10 @@
 
 from collections.abc import Iterable
 
+from engine import fleet_stats
 from engine.routing.endpoint import Endpoint
 from engine.routing.worker import KnownWorker
-from stoker_wire.states import GPU_BILLED, STAGES, WorkerState
+from stoker_wire.states import STAGES
 
 
 def listed_workers(endpoint: Endpoint) -> list[KnownWorker]:
@@ -47,11 +48,7 @@ def capacity(endpoint: Endpoint) -> dict[str, float]:
 
 def gpu_dollars_per_hour(endpoint: Endpoint) -> dict[str, float]:
     """$/h of the workers whose GPU is billed, by stage; storage of stopped workers is in the costs."""
-    dollars = {"hot": 0.0, "booting": 0.0}
-    for worker in listed_workers(endpoint):
-        if worker.listing.state in GPU_BILLED:
-            dollars["hot" if worker.listing.state is WorkerState.READY else "booting"] += worker.listing.price
-    return dollars
+    return fleet_stats.gpu_dollars_per_hour(worker.listing for worker in listed_workers(endpoint))
 
 
 def oldest_wait_seconds(endpoint: Endpoint, now: float) -> float:

@@ -237,6 +237,23 @@ COSTS: tuple[Panel, ...] = (
         ],
     ),
     (
+        "Wasted GPU dollars in the last day: booting, or hot without load",
+        "currencyUSD",
+        False,
+        [
+            (
+                f'max by (endpoint) (increase(stoker_gpu_dollars_total{{endpoint=~"$endpoint",stage="booting"}}[1d])) + max by (endpoint) (increase(stoker_gpu_dollars_total{{endpoint=~"$endpoint",stage="hot"}}[1d])) * (1 - clamp_max(sum by (endpoint) (rate(stoker_arrived_load_total{ENDPOINT}[1d])) / max by (endpoint) (avg_over_time(stoker_capacity_load_per_second{{endpoint=~"$endpoint",stage="hot"}}[1d])), 1))',
+                "{{endpoint}}",
+            )
+        ],
+    ),
+    (
+        "Boot time by state, median",
+        "s",
+        True,
+        [(_quantile(0.5, "stoker_worker_boot_seconds", "state"), "{{state}}")],
+    ),
+    (
         "GPU dollars per 1,000 requests",
         "currencyUSD",
         False,

@@ -36,12 +36,12 @@ class Family(Generic[Subject]):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class HistogramFamily:
-    """A histogram of durations of an endpoint's requests."""
+    """A histogram of durations of an endpoint's requests or workers."""
 
     name: str
     about: str
     labels: tuple[str, ...] = ()
-    """Besides `endpoint`: `gpu`, the kind of the workers' GPUs."""
+    """Besides `endpoint`, one at most: `gpu`, the kind of the workers' GPUs, or `state`."""
     read: Callable[[Endpoint], Iterable[tuple[str, Histogram]]]
     """The histograms, each with the value of the label, if there is one."""
 
@@ -106,6 +106,13 @@ OF_ENDPOINTS: tuple[Family[Endpoint], ...] = (
         about="Price of the workers whose GPU is billed, by stage: hot, booting; without storage",
         labels=("stage",),
         read=_labelled(figures.gpu_dollars_per_hour),
+    ),
+    Family(
+        name="stoker_gpu_dollars",
+        kind="counter",
+        about="Dollars of the same workers since this engine's start; every engine counts the whole fleet",
+        labels=("stage",),
+        read=_labelled(lambda e: e.fleet_stats.gpu_dollars(time.time())),
     ),
     _gauge(
         "stoker_gpu_dollars_per_hour_max",
@@ -214,6 +221,12 @@ HISTOGRAMS: tuple[HistogramFamily, ...] = (
         "stoker_request_seconds",
         "From the arrival at the engine to the worker's report of a successful end",
         lambda times: times.total,
+    ),
+    HistogramFamily(
+        name="stoker_worker_boot_seconds",
+        about="Time of a worker in each state on its way to ready; every engine counts the whole fleet",
+        labels=("state",),
+        read=lambda e: e.fleet_stats.boots.items(),
     ),
 )
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import structlog
 
+from engine.fleet_stats import FleetStats, gpu_dollars_per_hour
 from engine.request_stats import RequestStats
 from engine.routing.breaks.broken_requests import BrokenRequests
 from engine.routing.client_keys import ClientKeys
@@ -88,6 +89,7 @@ class Endpoint:
         self.metrics_batcher = MetricsBatcher(now, spread=memo.id * _GOLDEN % 1.0)
         self.counters = EndpointCounters()
         self.stats = RequestStats()
+        self.fleet_stats = FleetStats()
         self.gone = False
         """The workflow is closed."""
         self.fault = ""
@@ -156,8 +158,13 @@ class Endpoint:
             worker = self.workers.get(member.l)
             if worker is None:
                 worker = self.workers[member.l] = KnownWorker(member.l)
+            before = worker.listing if worker.listed else None
             if worker.apply_member(member, now):
                 self.metrics_batcher.request_urgent("drain seen", now)
+            if before is not None:
+                self.fleet_stats.change_state(before, worker.listing)
+        listings = [worker.listing for worker in self.workers.values() if worker.listed]
+        self.fleet_stats.change_price(gpu_dollars_per_hour(listings), now)
 
     def _valid_keys(self, version: int, until: float) -> list[EndpointKey]:
         return [

@@ -4,6 +4,7 @@ import asyncio
 import importlib.util
 import re
 import subprocess
+import time
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from types import ModuleType
@@ -103,10 +104,14 @@ async def test_every_query_of_the_dashboards_has_a_result_in_a_real_prometheus(
 ) -> None:
     endpoint = await stage.endpoint(dollars_per_hour_max=3.0)
     worker, booting = endpoint.worker(), endpoint.worker("bbbbbbbbbbbb", 102)
-    await endpoint.script(
-        groups=[1],
-        members=[worker.member(c=0.5, k="1x RTX 4090"), booting.member(s="model_loading", c=0.25, p=10.0)],
-    )
+
+    async def boot(step: int) -> None:
+        """The second worker leaves one state of its boot."""
+        state = ("loading", "model_loading")[step % 2]
+        member = booting.member(s=state, c=0.25, p=10.0, t=time.time())
+        await endpoint.script(groups=[1], members=[worker.member(c=0.5, k="1x RTX 4090"), member])
+
+    await boot(0)
     await worker.report()
     process = WorkerMetrics()
     async with (
@@ -116,10 +121,11 @@ async def test_every_query_of_the_dashboards_has_a_result_in_a_real_prometheus(
         # Neither the sweep that counts foreign instances nor a host marketplace runs here.
         absent = ("foreign_instances", "orphans_destroyed", "stoker_host_")
         missing = [query for query in dashboards.queries() if not any(name in query for name in absent)]
-        for _ in range(90):  # the subquery over a day has a value at each full minute
+        for second in range(90):  # the subquery over a day has a value at each full minute
             given = await endpoint.route(cost=40)  # a rate needs growth between scrapes
             await worker.finish(given["request_idx"], times=(1.0, 1.1, 1.3))
             await worker.report()
+            await boot(second + 1)
             process.market_call("list", "done", 0.1)
             process.activity("plan", "done", 0.01)
             process.workflow_task("EndpointWorkflow", _TASK, _COMMANDS, 0.02)

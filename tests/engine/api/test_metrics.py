@@ -393,3 +393,17 @@ async def test_metrics_and_overview_have_the_same_figures(stage: Stage) -> None:
     for stage_name, value in row["dollars_per_hour"].items():
         assert samples["stoker_gpu_dollars_per_hour", stage_name] == value
     assert samples["stoker_endpoint_health", row["health"]] == 1
+
+
+async def test_the_memos_of_a_boot_count_its_dollars_and_the_time_of_its_states(stage: Stage) -> None:
+    endpoint, worker = await stage.endpoint(), None
+    worker = endpoint.worker()
+    began = time.time() - 3600
+    await endpoint.script(groups=[1], members=[worker.member(s="loading", t=began, c=0.5)])
+    await endpoint.script(members=[worker.member(s="model_loading", t=began + 60, c=0.5)])
+    text = await scrape(stage)
+    own = f'endpoint="{endpoint.name}"'
+    assert re.search(rf'stoker_worker_boot_seconds_sum{{{own},state="loading"}} 60\b', text)
+    found = re.search(rf'stoker_gpu_dollars_total{{{own},stage="booting"}} (\S+)', text)
+    assert found is not None
+    assert 0 < float(found[1]) < 0.5  # of the seconds since the engine's first memo, not of the hour before
