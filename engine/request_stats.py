@@ -128,6 +128,8 @@ class RequestStats:
     """Time in the engine's queue, of requests that got a worker."""
     took: Histogram = field(default_factory=Histogram)
     """From assignment to the worker's report of a successful end."""
+    first_byte: Histogram = field(default_factory=Histogram)
+    """From arrival to the first bytes of a successful answer, of calls through this engine."""
     by_gpu: dict[str, WorkerTimes] = field(default_factory=dict)
     """By kind of GPU, of which there are few."""
     outcomes: dict[str, int] = field(default_factory=dict)

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import ssl
+import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote
@@ -222,6 +223,7 @@ class _OpenAICall:
         self.tunnels: set[Tunnel] = set()
         self._budget = budget
         self._repriced = False
+        self._began = time.monotonic()
 
     async def serve(self, reply: ClientAnswer) -> None:
         """The worker's answer, passed on.
@@ -254,6 +256,8 @@ class _OpenAICall:
                     if not self._is_retried(answered, first, attempt):
                         self._body.drop()
                         reply.stop_signs()
+                        if answered.status < 300:
+                            self._endpoint.stats.first_byte.observe(time.monotonic() - self._began)
                         await reply.pass_on(answered, first)
                         return
             except WorkerFailed as fault:
