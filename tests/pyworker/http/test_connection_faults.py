@@ -371,6 +371,26 @@ async def test_a_request_that_the_server_did_not_read_before_it_closed_is_sent_a
             ClosingServer.connections[-1].transport.abort()
         assert (await first).status == 200
     assert ClosingServer.answered == 19
+    ClosingServer.connections[-1].transport.abort()
+    pool.close()
+    server.close()
+
+
+async def test_a_request_that_arrives_between_the_shutdown_and_the_close_of_a_connection_is_sent_again():
+    """llama.cpp's server ends an idle connection in these two steps."""
+    ClosingServer.answered, ClosingServer.connections = 0, []
+    server = await asyncio.get_running_loop().create_server(ClosingServer, "127.0.0.1", 0)
+    pool = UpstreamPool(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+    assert (await fetch(pool, "POST", "/", b"{}", seconds_max=ANSWER_SECONDS)).status == 200
+    second = asyncio.create_task(fetch(pool, "POST", "/", b"{}", seconds_max=ANSWER_SECONDS))
+    await asyncio.sleep(0)  # the request is written
+    ending = ClosingServer.connections[0].transport
+    ending.get_extra_info("socket").shutdown(socket.SHUT_RDWR)
+    await asyncio.sleep(0.01)  # the pool sees the end of the connection, and no reset
+    ending.abort()
+    assert (await second).status == 200
+    assert ClosingServer.answered == 2
+    ClosingServer.connections[-1].transport.abort()
     pool.close()
     server.close()
 

@@ -13,6 +13,8 @@ from stoker_wire.picklable import PicklableError
 
 _OVERHEAD_BYTES_MAX = 64 * 1024
 """A response without a byte of its body: header fields, interim responses, trailers, chunk extensions."""
+_RESET_SECONDS = 0.05
+"""Time between a server's shutdown of a connection and its close."""
 
 
 class UpstreamError(PicklableError, Exception):
@@ -208,6 +210,18 @@ class UpstreamConnection(asyncio.Protocol):
             self.transport.abort()
         elif self._sink is not None:
             sink.flush()
+
+    def eof_received(self) -> bool:
+        """The server sends no more. True keeps the connection open for a moment.
+
+        A server that ends an idle connection may shut it down first and close it later. If a request arrived in
+        between, the close resets the connection, and the reset proves that the request was not read.
+        """
+        waits = self._sink is not None and self._head is None and bool(self._request)
+        if not waits or self.transport.get_extra_info("sslcontext") is not None:
+            return False
+        asyncio.get_running_loop().call_later(_RESET_SECONDS, self.transport.abort)
+        return True
 
     def connection_lost(self, exc: Exception | None) -> None:
         """The connection is closed: the end of a response without a length, an error, or an idle timeout."""
