@@ -8,7 +8,10 @@ import pytest
 
 WAIT = """
 import asyncio
+import signal
 from run.demo.scenario import _enter_pressed
+# As in a terminal's foreground: a shell without job control starts its background jobs with SIGINT ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 async def main():
     waiting = asyncio.ensure_future(_enter_pressed())
     await asyncio.sleep(0)  # its thread reads
