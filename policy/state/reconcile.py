@@ -223,6 +223,8 @@ def _state_after(
             return _moved(worker, S.LOADING, now, learned, "pulls its image")
         case S.STOPPING if status in _STOPPED:
             to = S.INACTIVE if worker.loaded_once else S.CREATED
+            if worker.retry_at > worker.since:
+                worker = worker.replace(error="")  # it told why the stop failed at first
             return _moved(worker, to, now, learned, "is stopped", retry_at=0.0, stop_accepted_at=0.0)
         case S.INACTIVE if status == "running":
             return _moved(worker, S.STARTING, now, learned, "was started by someone else")

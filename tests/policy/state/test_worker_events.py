@@ -258,6 +258,16 @@ def test_each_market_status_leads_to_a_state(state, status, intended, after):
     assert listed(worker("w", state), status=status, intended=intended).state is after
 
 
+def test_a_stop_that_failed_at_first_is_no_failure_of_the_next_start():
+    """`explain_booting` tells clients the error of a worker that boots."""
+    stopping = worker("w", S.STOPPING, since=NOW - 300, operation="stop")
+    failed = result(stopping, "stop", ok=False, error_kind="unavailable", error="502 of the API").worker
+    assert failed.error == "502 of the API"
+    assert listed(failed, status="stopped", intended="stopped").error == ""
+    broken = worker("w", S.STOPPING, since=NOW - 300, error="CUDA error", retry_at=NOW - 400, failures=1)
+    assert listed(broken, status="stopped", intended="stopped").error == "CUDA error"
+
+
 PULL = "Error response from daemon: manifest for vllm/vllm:nope not found: manifest unknown"
 
 
