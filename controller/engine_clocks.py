@@ -25,9 +25,9 @@ def on_controller_clock(batch: MetricsBatch, now: float) -> MetricsBatch:
         return batch
     back = batch.sent_at - now if batch.sent_at > latest else 0.0
 
-    def moved(times: MetricsBatch | WorkerMetrics, names: tuple[str, ...]) -> dict[str, object]:
+    def moved(record: MetricsBatch | WorkerMetrics, names: tuple[str, ...]) -> dict[str, object]:
         """None and 0 mean never, and stay."""
-        values = {name: getattr(times, name) for name in names}
+        values = {name: getattr(record, name) for name in names}
         return {name: at and max(0.0, min(at - back, now)) for name, at in values.items()}
 
     workers = tuple(worker.model_copy(update=moved(worker, _WORKER_TIMES)) for worker in batch.workers)

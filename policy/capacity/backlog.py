@@ -9,6 +9,7 @@ from policy.capacity.supply import measure_supply, takes_requests
 from policy.load.forecast import Forecast
 from policy.state.lifecycle import is_booting, is_cold, is_hot
 from policy.state.observation import Observation
+from policy.state.worker import Worker
 from policy.tuning import Tuning
 
 
@@ -31,14 +32,6 @@ class Backlog:
         Requests on draining workers do not count: those workers finish them.
         """
         hot = [worker for worker in observation.workers if takes_requests(worker)]
-        behind = sum(
-            worker.load
-            * (worker.in_flight - 1 if worker.waiting is None else worker.waiting)
-            / worker.in_flight
-            if worker.in_flight
-            else worker.load
-            for worker in hot
-        )
         running = sum(
             worker.in_flight
             for worker in observation.workers
@@ -46,7 +39,7 @@ class Backlog:
         )
         queued = observation.load.backlog_requests
         return cls(
-            load=observation.load.backlog_load + behind,
+            load=observation.load.backlog_load + sum(map(_waiting_load, hot)),
             queued_requests=queued,
             requests=queued + running,
             ready=sum(perfs.worker(worker) for worker in hot),
@@ -58,6 +51,14 @@ class Backlog:
         if self.load <= LOAD_EPSILON and (self.ready > 0 or self.queued_requests == 0):
             return 0.0
         return self.load / self.ready if self.ready > 0 else math.inf
+
+
+def _waiting_load(worker: Worker) -> float:
+    """The load of the requests that wait on a worker behind running ones; all of it if none was received yet."""
+    if not worker.in_flight:
+        return worker.load
+    waiting = worker.in_flight - 1 if worker.waiting is None else worker.waiting
+    return worker.load * waiting / worker.in_flight
 
 
 def clears_before_boot(
