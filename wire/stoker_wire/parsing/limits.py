@@ -62,14 +62,13 @@ def json_bytes(value: Any) -> int:
         raise TooLarge(f"cannot be written as JSON: {str(fault)[:100]}") from None
 
 
-def check_size(value: Any, bytes_max: int, what: str = "") -> None:
+def check_size(value: Any, bytes_max: int) -> None:
     """Raise TooLarge if the value as JSON is larger than `bytes_max` or nested deeper than `NESTING_MAX`."""
-    where = f"{what}: " if what else ""
     if _is_nested(value, NESTING_MAX):
-        raise TooLarge(f"{where}at most {NESTING_MAX} nested levels are accepted, got more")
+        raise TooLarge(f"at most {NESTING_MAX} nested levels are accepted, got more")
     size = json_bytes(value)
     if size > bytes_max:
-        raise TooLarge(f"{where}at most {bytes_max} bytes are accepted, got {size}")
+        raise TooLarge(f"at most {bytes_max} bytes are accepted, got {size}")
 
 
 def _is_nested(value: Any, levels_left: int) -> bool:
