@@ -28,14 +28,17 @@ class FleetStats:
     _counted_until: float = 0.0
 
     def gpu_dollars(self, now: float) -> dict[str, float]:
-        """Dollars of GPUs until now (Unix seconds), by stage."""
+        """Dollars of GPUs until now (Unix seconds), by stage. Never less than before, even if the clock is set back."""
         hours = max(0.0, now - self._counted_until) / 3600
-        return {stage: self._dollars.get(stage, 0.0) + rate * hours for stage, rate in self._per_hour.items()}
+        for stage, rate in self._per_hour.items():
+            self._dollars[stage] = self._dollars.get(stage, 0.0) + rate * hours
+        self._counted_until = max(now, self._counted_until)
+        return dict(self._dollars)
 
     def change_price(self, dollars_per_hour: dict[str, float], now: float) -> None:
         """The fleet costs this much from now on."""
-        self._dollars, self._per_hour = self.gpu_dollars(now), dollars_per_hour
-        self._counted_until = max(now, self._counted_until)
+        self.gpu_dollars(now)
+        self._per_hour = dollars_per_hour
 
     def change_state(self, before: Listing, after: Listing) -> None:
         """A worker is listed in another state than before."""

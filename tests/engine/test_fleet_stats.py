@@ -30,6 +30,9 @@ def test_a_clock_that_is_set_back_never_makes_the_dollars_less():
     stats.change_price({"hot": 3.6, "booting": 0.0}, NOW + 500)
     assert stats.gpu_dollars(NOW + 600)["hot"] == pytest.approx(1.0)
     assert stats.gpu_dollars(NOW + 1100)["hot"] == pytest.approx(1.1)
+    assert stats.gpu_dollars(NOW + 800)["hot"] == pytest.approx(1.1)  # set back between two scrapes
+    stats.change_price({"hot": 7.2, "booting": 0.0}, NOW + 900)
+    assert stats.gpu_dollars(NOW + 1150)["hot"] == pytest.approx(1.2)
 
 
 def test_a_boot_counts_in_each_state_that_it_leaves():
