@@ -7,12 +7,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest_asyncio
+from aiohttp import web
 
 from activities.notices.reporting import NoticePlan
 from activities.notices.webhook import Webhook
 from engine.settings import Timing
 from engine.temporal.endpoint_watcher import EndpointWatcher
 from engine.temporal.outage_notices import OutageNotices
+from policy.alerting.outbox import EXPIRE_SECONDS
 from stoker_wire.alerts import NoticeChannel
 from tests.activities.notices.receivers import HttpReceiver
 
@@ -26,12 +28,13 @@ class Stage:
     receiver: HttpReceiver
     watch: OutageNotices
     silent: list[float]
+    clock: list[float]
     start: float = field(default_factory=time.time)
 
     def look(self, at: float, silent: float) -> None:
         """Look `at` seconds after the start, when Temporal has been silent for this long."""
-        self.silent[0] = silent
-        self.watch.look(self.start + at)
+        self.silent[0], self.clock[0] = silent, self.start + at
+        self.watch.look()
 
     async def bodies(self, count: int) -> list[dict[str, Any]]:
         return [json.loads(each.body) for each in await self.receiver.wait_for(count)]
@@ -39,7 +42,7 @@ class Stage:
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def stage() -> AsyncIterator[Stage]:
-    silent = [0.0]
+    silent, clock = [0.0], [0.0]
     channels = (
         NoticeChannel(name="ops"),
         NoticeChannel(name="others", alerts=("StokerNoCapacity",)),
@@ -52,8 +55,9 @@ async def stage() -> AsyncIterator[Stage]:
             place="host:8080",
             silent_seconds=lambda: silent[0],
             first_retry_seconds=0.01,
+            now=lambda: clock[0],
         )
-        yield Stage(receiver, watch, silent)
+        yield Stage(receiver, watch, silent, clock)
 
 
 async def test_an_outage_is_notified_once_and_its_end_too(stage: Stage) -> None:
@@ -96,6 +100,21 @@ async def test_a_try_that_fails_is_repeated_with_the_same_id_and_a_refused_notic
         stage.look(at, silent=61)
     *_, again = await stage.bodies(5)
     assert again["type"] == "StokerTemporalSilent.firing"
+
+
+async def test_a_notice_that_could_not_be_delivered_for_a_day_is_dropped(stage: Stage) -> None:
+    async def fail_a_day_later(_: web.Request) -> web.Response:
+        stage.clock[0] += EXPIRE_SECONDS
+        return web.Response(status=503)
+
+    stage.receiver.answers = [fail_a_day_later]
+    for at in (0, 60, 120):
+        stage.look(at, silent=61)
+    await stage.bodies(1)
+    for at in (130, 190, 250):
+        stage.look(EXPIRE_SECONDS + at, silent=0)
+    _, next_one = await stage.bodies(2)
+    assert next_one["type"] == "StokerTemporalSilent.resolved"
 
 
 def test_the_outage_counts_from_the_last_answer_or_from_the_start() -> None:
