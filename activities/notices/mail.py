@@ -56,10 +56,11 @@ class MailBox:
             async with asyncio.timeout(self.try_seconds_max):
                 await asyncio.to_thread(sending.run)
         except TimeoutError:
-            sending.abort()
             raise NotDelivered(
                 f"the mail server did not take the message within {self.try_seconds_max:.0f} s"
             ) from None
+        finally:
+            sending.abort()  # a process that stops waits for its threads
 
 
 class _Sending:
@@ -107,10 +108,11 @@ class _Sending:
             )
 
     def abort(self) -> None:
-        """Close the connection, so that the thread ends."""
-        if self._connection is not None and self._connection.sock is not None:
+        """Close the connection, if it is open, so that the thread ends."""
+        connected: socket.socket | None = getattr(self._connection, "sock", None)
+        if connected is not None:
             with contextlib.suppress(OSError):
-                self._connection.sock.shutdown(socket.SHUT_RDWR)
+                connected.shutdown(socket.SHUT_RDWR)
 
     def _send(self) -> dict[str, tuple[int, bytes]]:
         box = self._box

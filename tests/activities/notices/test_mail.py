@@ -1,5 +1,6 @@
 """Notices as e-mail, to a real SMTP server. No text of others can add a header or reach a terminal as a command."""
 
+import asyncio
 import ssl
 
 import pytest
@@ -173,6 +174,27 @@ async def test_a_server_that_says_nothing_is_given_up(notice):
         assert str(error) == "the mail server closed the connection or does not answer"
         error = await refused(box(server, try_seconds_max=0.3), notice)
         assert "did not take the message within" in str(error)
+
+
+async def test_a_try_that_is_cancelled_leaves_no_thread_behind(notice):
+    asked, ended = asyncio.Event(), asyncio.Event()
+
+    async def answer_only_the_connection(reader, writer):
+        writer.write(b"220 test\r\n")
+        await reader.readline()
+        asked.set()
+        await reader.read()
+        ended.set()
+        writer.close()
+
+    async with await asyncio.start_server(answer_only_the_connection, "127.0.0.1", 0) as server:
+        channel = box(SmtpReceiver(port=server.sockets[0].getsockname()[1]), try_seconds_max=60)
+        trying = asyncio.create_task(channel.deliver([notice()]))
+        await asyncio.wait_for(asked.wait(), 60)
+        trying.cancel()
+        # Its thread would wait for the answer for 15 s, and once more for the reply to QUIT.
+        await asyncio.wait_for(ended.wait(), 10)
+        await asyncio.gather(trying, return_exceptions=True)
 
 
 async def test_tls_to_a_port_without_it_is_an_error(mail, notice):
