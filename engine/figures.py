@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from engine import fleet_stats
+from engine.routing.directory import WAIT_FAILED
 from engine.routing.endpoint import Endpoint
 from engine.routing.worker import KnownWorker
 from stoker_wire.states import STAGES
@@ -69,7 +70,7 @@ def health(endpoint: Endpoint) -> str:
         return "waiting"
     if endpoint.perf > 0 and endpoint.queue_seconds > endpoint.config.target_queue_time:
         return "late"
-    if endpoint.memo.wait_code == "worker_failed" or any(map(_fails, listed_workers(endpoint))):
+    if endpoint.memo.wait_code == WAIT_FAILED or any(map(_fails, listed_workers(endpoint))):
         return "degraded"
     return "ok" if endpoint.candidates else "idle"
 
@@ -78,7 +79,7 @@ def worker_error(endpoint: Endpoint) -> str:
     """The error of a worker that fails, or why no more are rented after failures; empty: none is named."""
     failing = (worker for worker in listed_workers(endpoint) if _fails(worker))
     error = next((text for worker in failing if (text := worker.report.error or worker.listing.error)), "")
-    return error or (endpoint.memo.wait_reason if endpoint.memo.wait_code == "worker_failed" else "")
+    return error or (endpoint.memo.wait_reason if endpoint.memo.wait_code == WAIT_FAILED else "")
 
 
 def _fails(worker: KnownWorker) -> bool:

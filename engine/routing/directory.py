@@ -13,8 +13,8 @@ WAIT_FAILED = "worker_failed"
 """The wait code of an endpoint that has stopped recruiting because its workers fail."""
 
 
-def _last_failure_version(memo: EndpointMemo) -> int:
-    """0: no failure; 1: that the last launch failed; 2: that recruiting has stopped."""
+def _failure_level(memo: EndpointMemo) -> int:
+    """0: no launch failed; 1: the last one failed; 2: recruiting has stopped after failures."""
     return 2 if memo.wait_code == WAIT_FAILED else int(LAST_FAILURE in memo.wait_reason)
 
 
@@ -117,7 +117,7 @@ class Directory:
     def apply(self, memo: EndpointMemo, now: float) -> Endpoint:
         """Apply a memo unless a newer one of the same endpoint is known; returns the endpoint of that name."""
         endpoint = self._by_name.get(memo.name)
-        known = 0 if endpoint is None else _last_failure_version(endpoint.memo)
+        known = 0 if endpoint is None else _failure_level(endpoint.memo)
         if endpoint is not None and endpoint.id == memo.id:
             if memo.changed_at < endpoint.memo.changed_at or memo == endpoint.memo:
                 return endpoint
@@ -133,7 +133,7 @@ class Directory:
             self._by_name[memo.name] = endpoint
             self._by_id[memo.id] = endpoint
         self.version += 1
-        if endpoint.deleting or _last_failure_version(memo) > known:
+        if endpoint.deleting or _failure_level(memo) > known:
             end_held_calls(endpoint)  # its clients learn the reason now
         self._dispatcher.refresh(endpoint, now)
         if endpoint.metrics_batcher.urgent_due_at() is not None:
