@@ -135,9 +135,9 @@ class EngineSettings:
     """The engine keeps the sweep running with these settings; None: only the Temporal workers do."""
     sweep_ensure_seconds: float = ENSURE_SECONDS
     notices: NoticePlan | None = None
-    """Who receives notices of alerts; None: alerts are not reported."""
+    """The receivers of notices of alerts; None: alerts are not reported."""
     channels: Mapping[str, Channel] = field(default_factory=dict, repr=False)
-    """By which the engine tells by itself that Temporal does not answer. By the names in `notices`."""
+    """The channels in `notices` by name. The engine itself uses them while Temporal does not answer."""
     limits: Limits = Limits()
     timing: Timing = Timing()
 

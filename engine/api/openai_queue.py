@@ -135,7 +135,7 @@ class OpenAIQueueEntry:
     def show_ticket(self) -> None:
         """The request is being sent to the worker, so the ticket counts as used."""
         self._shown = True
-        self._identify()  # only now, because it takes a tenth of the time and only breaks of workers need it
+        self._identify()  # after the send: only a break of the worker needs it, and it would delay the call
 
     def refused(self) -> None:
         """The worker refused the request, so its ticket counts as no load, even without a report."""

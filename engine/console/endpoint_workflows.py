@@ -54,7 +54,7 @@ _PROMPT_SECONDS = 1.0
 _POLL_SECONDS_MAX = 75.0
 """Workers poll at least once a minute. The server lists a poller for five minutes after its last poll."""
 _SILENT_SECONDS_MIN = 3.0
-"""Temporal is polled every second. When it has not answered for so long, it does not answer."""
+"""Temporal counts as silent after this time without an answer. It is polled every second."""
 _CLOSED_POLL_SECONDS = 0.25
 
 

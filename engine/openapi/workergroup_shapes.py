@@ -151,7 +151,7 @@ class WorkerDetails(WorkerRow):
     machine_id: int
     reboots: int
     asked: str
-    """What an operator asked of it and is not carried out yet; empty: nothing."""
+    """An action that an operator ordered and that is not carried out yet; empty: none."""
     boot: list[BootPhase]
     """The phases of its last boot, in order."""
 
@@ -171,7 +171,7 @@ class UpdateBegun(Said):
 
 
 class WorkerChanged(Said):
-    """What was asked of the worker. The decision log tells when it is carried out."""
+    """The action that was ordered for the worker. The decision log tells when it is carried out."""
 
     success: Literal[True]
     launch_id: str

@@ -38,8 +38,8 @@ PAGE_PAUSE_SECONDS = 0.02
 """Pause between two pages, so that long lists do not block other calls and other work on the event loop's core."""
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 IDLE_SECONDS_MAX = 50.0
-"""A connection is closed after so long without a call: less than the 60 s after which load balancers close it. A new
-one to the hosted marketplace delays the call by three round trips."""
+"""A connection without a call is closed after this time, before the 60 s after which load balancers close it. A new one
+to the hosted marketplace delays the call by three round trips."""
 CHARGES_PAGE = 100
 _DAY_SECONDS = 86_400
 LOG_BYTES_MAX = 2_000_000

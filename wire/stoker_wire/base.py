@@ -27,7 +27,7 @@ class _DecimalNumbers(BaseModel):
 
 
 def _is_odd(value: Any) -> bool:
-    """Whether pydantic would read this value as a number although it is none: `1_0`, true."""
+    """Whether pydantic would read this value as a number, and JSON would not: `1_0`, true."""
     return type(value) is bool or (type(value) is str and read_number(value) is None)
 
 

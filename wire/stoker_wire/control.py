@@ -79,7 +79,7 @@ class Released(TolerantModel):
 
 
 class WorkerAction(StrEnum):
-    """What an operator can ask of one worker."""
+    """The actions that an operator can order for one worker."""
 
     DRAIN = "drain"
     """No new request. Once it is empty it is stopped, and it stays out of service until it is resumed."""

@@ -236,7 +236,7 @@ class EndpointMemo(TolerantModel):
 
 
 class ForeignInstances(TolerantModel):
-    """What the sweep found besides the endpoints' instances."""
+    """Instances that the sweep found and that belong to no endpoint."""
 
     other_deployments: Count = 0
     """Instances of other deployments."""

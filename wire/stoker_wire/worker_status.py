@@ -68,7 +68,7 @@ class WorkerStatus(TolerantModel):
     error_everywhere: bool = False
     """Whether `error_msg` would occur on every machine: only another template, model or secret helps."""
     phase: str = Field("", max_length=16)
-    """What it does until it is ready: `download`, `load` or `benchmark`; empty: unknown, or ready."""
+    """Phase of its start: `download`, `load` or `benchmark`; empty: unknown, or ready."""
 
     @property
     def process(self) -> str:

@@ -76,7 +76,7 @@ def client_key_endpoint(key: str) -> int | None:
 
 
 def client_key_digest(key: str) -> str:
-    """What is stored of a client key: its SHA-256, hexadecimal. The key is random, so it needs no salt."""
+    """SHA-256 of a client key, hexadecimal, for storage. The key is random, so it needs no salt."""
     return hashlib.sha256(_bytes(key)).hexdigest()
 
 
