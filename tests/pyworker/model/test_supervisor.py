@@ -253,6 +253,22 @@ async def test_a_child_that_sets_its_title_ends_with_the_server_that_crashed(run
     await until(lambda: ended(child))
 
 
+async def test_the_session_of_a_server_that_ended_long_ago_is_not_killed(run, monkeypatch):
+    """Another process may have its id by now."""
+    sessions = []
+    marked = process_group.marked
+    monkeypatch.setattr(
+        process_group, "marked", lambda mark, session=0: sessions.append(session) or marked(mark, session)
+    )
+    worker = await run("print('no such model'); raise SystemExit(1)", ready=False)
+    own = worker.runtime.startup.supervisor
+    await until(lambda: own.gave_up)
+    assert sessions[0] > 1
+    sessions.clear()
+    await own.stop()
+    assert set(sessions) == {0}
+
+
 async def test_a_port_that_another_process_keeps_is_an_error(run, port):
     with socket.socket() as other:
         other.bind(("127.0.0.1", port))

@@ -288,18 +288,20 @@ class ModelSupervisor:
 
     async def _clean_up(self) -> None:
         """Kill what is left of the server, and read its last output."""
-        session = 0 if self._process is None else self._process.pid
+        process = self._process
+        session = 0 if process is None else process.pid
         for _ in range(3):
             left = await asyncio.to_thread(process_group.marked, self._mark, session)
             if not left:
                 break
             process_group.kill(left)
-        if self._process is not None:
-            await self._process.wait()
+        if process is not None:
+            await process.wait()
         deadline = time.monotonic() + _OUTPUT_SECONDS
         while self._reader >= 0 and time.monotonic() < deadline:  # noqa: ASYNC110 - the reader closes by callback
             await asyncio.sleep(0.01)
         self._close_reader()
+        self._process = None  # its id may soon be that of another session
 
     # --- the sentence
 
