@@ -11,6 +11,7 @@ import structlog
 from stoker_pyworker.config import LogActionConfig
 from stoker_pyworker.model.health import Phase
 from stoker_pyworker.model.log_file import LogFile
+from stoker_pyworker.model.server.failure_causes import SEARCHED_CHARS
 from stoker_wire.http1.client import fetch
 from stoker_wire.http1.upstream_connection import UpstreamError
 from stoker_wire.http1.upstream_pool import UpstreamPool
@@ -78,9 +79,10 @@ class LogWatch:
 
     def evaluate(self, line: str) -> None:
         """Act on one line; `failed` receives it."""
-        if _LOADS.search(line) is not None:
+        beginning = line[:SEARCHED_CHARS]
+        if _LOADS.search(beginning) is not None:
             self._enter(Phase.LOAD)
-        elif _DOWNLOADS.search(line) is not None or (not self._loads and _LOOKS_UP.search(line) is not None):
+        elif _DOWNLOADS.search(beginning) is not None or (not self._loads and _LOOKS_UP.search(beginning)):
             self._enter(Phase.DOWNLOAD)
         if any(text in line for text in self._actions.on_error):
             self._failed(line[:300])

@@ -167,6 +167,13 @@ def test_a_warning_long_before_the_exit_is_no_cause():
     assert cause("vllm", warning + "INFO: loading\n" * 500) is None
 
 
+def test_only_the_beginning_of_a_huge_line_is_searched():
+    """Servers log their clients' prompts, and a pattern with `.*` takes quadratic time."""
+    prompt = "x" * 5000
+    assert cause("vllm", f"{prompt} torch.OutOfMemoryError: CUDA out of memory") is None
+    assert phases([f"{prompt} loading weights"]) == []
+
+
 @pytest.mark.parametrize("name", presets.NAMES)
 def test_every_cause_has_a_remedy(name):
     for each in (*presets.load(name).causes, *COMMON):

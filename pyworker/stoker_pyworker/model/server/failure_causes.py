@@ -5,6 +5,8 @@ import re
 from stoker_pyworker.server_config import FailureCause
 
 _SHOWN_CHARS = 200
+SEARCHED_CHARS = 4096
+"""Of a line. Servers log the prompts of their clients, and a pattern with `.*` may take quadratic time."""
 _LINES_MAX = 400
 """Age of a line that may explain an exit: a harmless warning of the start does not. Tracebacks have hundreds of lines."""
 
@@ -36,6 +38,7 @@ class CauseFinder:
     def see(self, line: str) -> None:
         """Compare a line with the causes."""
         self._lines += 1
+        line = line[:SEARCHED_CHARS]
         if not self.error and _ERROR.search(line) and not _NO_ERROR.search(line):
             self._error = (self._lines, line[:_SHOWN_CHARS])
         if self._any.search(line) is None:
