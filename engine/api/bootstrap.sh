@@ -136,5 +136,5 @@ main() {
     esac
 }
 
-# One call at the end: a download that is cut off runs nothing.
-main "$@"
+# One call at the end, in braces: a download that is cut off runs nothing.
+{ main "$@"; }

@@ -116,6 +116,22 @@ exec {python} "$@"
 """
 
 
+async def test_a_script_that_is_cut_off_runs_nothing(bare_stage: Stage, sealed: str, tmp_path: Path) -> None:
+    await bare_stage.start_engine(worker_package=PACKAGE)
+    _, script = await fetch(bare_stage, f"/w/{LAUNCH}/{sealed}/worker/bootstrap.sh")
+    said = []
+    for missing in range(1, 21):
+        process = await asyncio.create_subprocess_exec(
+            *("bash", "-s", "--", "vllm"),
+            env={"HOME": str(tmp_path), "PATH": "/usr/bin:/bin"},
+            stdin=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, err = await process.communicate(script[:-missing])
+        said.append(b"stoker bootstrap: " in err)
+    assert said == [True] + [False] * 19, "without the last line's end it is whole"
+
+
 @pytest.mark.long
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("kind", "folder"), kinds())
@@ -185,23 +201,33 @@ async def test_a_setting_that_no_machine_can_use_reaches_the_engine_as_such(
     assert known.metrics().error_everywhere
 
 
-async def test_a_failure_names_the_step_and_reaches_the_engine(bare_stage: Stage, tmp_path: Path) -> None:
+@pytest.fixture
+def without_index(tmp_path: Path) -> dict[str, str]:
+    """Variables of a machine that has uv, reaches no package index, and tries once."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "uv").symlink_to(UV)
+    return {
+        "PATH": f"{tmp_path / 'bin'}:/usr/bin:/bin",
+        "STOKER_BOOTSTRAP_ATTEMPTS": "1",
+        "UV_DEFAULT_INDEX": "http://127.0.0.1:9/simple",
+        "UV_HTTP_RETRIES": "0",
+        "UV_CACHE_DIR": str(tmp_path / "cache"),
+    }
+
+
+async def test_a_failure_names_the_step_and_reaches_the_engine(
+    bare_stage: Stage, tmp_path: Path, without_index: dict[str, str]
+) -> None:
     server = await bare_stage.start_engine(worker_package=PACKAGE)
     endpoint = await bare_stage.endpoint()
     double = endpoint.worker(LAUNCH)
     await endpoint.script(groups=[1], members=[double.member()])
     address = report_address(server.url, LAUNCH, sealed_signing_key(SECRET, LAUNCH))
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "uv").symlink_to(UV)
     code, _, err = await bootstrap(
         address,
         tmp_path,
         "vllm",
-        PATH=f"{tmp_path / 'bin'}:/usr/bin:/bin",
-        STOKER_BOOTSTRAP_ATTEMPTS="1",
-        UV_DEFAULT_INDEX="http://127.0.0.1:9/simple",
-        UV_HTTP_RETRIES="0",
-        UV_CACHE_DIR=str(tmp_path / "cache"),
+        **without_index,
         MASTER_TOKEN=double.token,
         CONTAINER_ID=str(double.instance_id),
         PUBLIC_IPADDR=f"10.0.0.{double.instance_id % 250 + 1}",
@@ -216,23 +242,16 @@ async def test_a_failure_names_the_step_and_reaches_the_engine(bare_stage: Stage
     )
 
 
-async def test_a_full_disk_is_named_beside_the_step(bare_stage: Stage, sealed: str, tmp_path: Path) -> None:
+async def test_a_full_disk_is_named_beside_the_step(
+    bare_stage: Stage, sealed: str, tmp_path: Path, without_index: dict[str, str]
+) -> None:
     server = await bare_stage.start_engine(worker_package=PACKAGE)
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "uv").symlink_to(UV)
     (tmp_path / "bin" / "df").write_text(
         "#!/bin/sh\necho header\necho /dev/vda 2097152 2095104 2048 100% /\n"
     )
     (tmp_path / "bin" / "df").chmod(0o755)
     code, _, err = await bootstrap(
-        report_address(server.url, LAUNCH, sealed),
-        tmp_path,
-        "vllm",
-        PATH=f"{tmp_path / 'bin'}:/usr/bin:/bin",
-        STOKER_BOOTSTRAP_ATTEMPTS="1",
-        UV_DEFAULT_INDEX="http://127.0.0.1:9/simple",
-        UV_HTTP_RETRIES="0",
-        UV_CACHE_DIR=str(tmp_path / "cache"),
+        report_address(server.url, LAUNCH, sealed), tmp_path, "vllm", **without_index
     )
     assert code == 3
     last = err.strip().splitlines()[-1]
