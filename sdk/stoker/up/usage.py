@@ -41,13 +41,14 @@ def usage_lines(
     """
     route = [*preset.routes, *routes, "/"][0]
     base = f"{engine_url}/openai/{quote(endpoint)}"
-    lines = [f"export STOKER_URL={engine_url}" + (f" STOKER_API_KEY={key}" if key else "")]
-    lines += [f"export OPENAI_BASE_URL={base}/v1 OPENAI_API_KEY=$STOKER_API_KEY", ""]
+    lines = [f"export STOKER_URL={shlex.quote(engine_url)}" + (f" STOKER_API_KEY={key}" if key else "")]
+    lines += [f"export OPENAI_BASE_URL={shlex.quote(base)}/v1 OPENAI_API_KEY=$STOKER_API_KEY", ""]
+    url = shlex.quote(f"{base}{route}")
     auth = '-H "Authorization: Bearer $STOKER_API_KEY"'
     openai = ["# Python, after: pip install openai", "from openai import OpenAI"]
     if route == _AUDIO:
         form = shlex.join(["-F", "file=@speech.wav", "-F", f"model={endpoint}"])
-        lines += ["# curl", f"curl {base}{route} {auth} {form}", "", *openai]
+        lines += ["# curl", f"curl {url} {auth} {form}", "", *openai]
         lines += [
             f'print(OpenAI().audio.transcriptions.create(model="{endpoint}", file=open("speech.wav", "rb")).text)'
         ]
@@ -55,7 +56,7 @@ def usage_lines(
     text = json.dumps(_body(route, endpoint))
     lines += [
         "# curl",
-        f"curl {base}{route} {auth} -H 'Content-Type: application/json' -d {shlex.quote(text)}",
+        f"curl {url} {auth} -H 'Content-Type: application/json' -d {shlex.quote(text)}",
         "",
     ]
     if route == "/v1/chat/completions":
@@ -64,11 +65,12 @@ def usage_lines(
     elif route == "/v1/embeddings":
         call = f'embeddings.create(model="{endpoint}", input="hello")'
         lines += [*openai, f"print(OpenAI().{call}.data[0].embedding)", ""]
+    path, body = json.dumps(route, ensure_ascii=False), _body(route, model or endpoint)
     lines += [
         "# Python, after: pip install stoker",
         "import stoker",
         "with stoker.SyncServerless() as client:",
-        f'    answer = client.get_endpoint("{endpoint}").request("{route}", {_body(route, model or endpoint)}, cost={_COST})',
+        f'    answer = client.get_endpoint("{endpoint}").request({path}, {body}, cost={_COST})',
         "    print(answer.json())",
     ]
     return lines

@@ -150,6 +150,16 @@ def test_a_server_without_a_preset_is_asked_on_its_own_route(routes):
     assert any(line.startswith("curl http://127.0.0.1:8080/openai/app/predict ") for line in lines)
 
 
+def test_a_path_is_one_word_of_the_shell_and_one_string_of_python():
+    path = """/it's/"$(id)"/{x}"""
+    lines = usage_lines(PRESETS["http"], engine_url="http://engine/a&b", endpoint="app", routes=[path])
+    assert shlex.split(lines[0]) == ["export", "STOKER_URL=http://engine/a&b"]
+    (curl,) = (line for line in lines if line.startswith("curl "))
+    assert shlex.split(curl)[1] == f"http://engine/a&b/openai/app{path}"
+    code = ast.parse("\n".join(lines[lines.index("import stoker") :]))
+    assert path in [node.value for node in ast.walk(code) if isinstance(node, ast.Constant)]
+
+
 @pytest.mark.parametrize("routes", ["", "[{]", '[{"rule": {}}]', "[[]]", "[5]"])
 def test_routes_that_the_worker_refuses_are_no_fault_of_the_plan(routes):
     assert (
