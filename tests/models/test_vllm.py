@@ -73,7 +73,9 @@ async def test_it_starts_streams_crashes_sleeps_and_wakes(make_stack, llama, tmp
     assert "loads the model" in output
     answer = await asyncio.to_thread(pasted, output, "curl", stack, ("bash", "-c"))
     assert json.loads(answer)["choices"]
-    answer = await asyncio.to_thread(pasted, output, "stoker", stack, (sys.executable, "-c"))
+    answer = await asyncio.to_thread(
+        pasted, output, "Python, after: pip install stoker", stack, (sys.executable, "-c")
+    )
     assert "'choices': [{" in answer
     endpoint, model = await client.get_endpoint("tiny"), str(llama)
     assert all(await asyncio.gather(*(text_of(endpoint, 16, model=model, ignore_eos=True) for _ in range(6))))
