@@ -7,6 +7,7 @@ picture of its own, the same drawings are placed beside each other, with text ar
 import json
 import math
 import re
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -235,7 +236,7 @@ def thinned(samples: Sequence[Sample], most: int) -> list[Sample]:
 
 def nice_top(value: float) -> float:
     """The smallest top of the axis whose thirds are short numbers and which is not below the value; 3 for zero."""
-    if value <= 0 or not math.isfinite(value):
+    if value < sys.float_info.min or not math.isfinite(value):
         return 3.0
     unit = 10.0 ** math.floor(math.log10(value))
     return next(unit * step for step in (1.2, 1.5, 2.1, 3.0, 4.5, 6.0, 9.0, 12.0) if unit * step >= value)

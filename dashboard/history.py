@@ -12,7 +12,7 @@ DAY_SECONDS = 86_400.0
 HOUR_SECONDS = 3_600.0
 MINUTE_SECONDS = 60.0
 FINE_MAX = 1_800
-"""Samples in memory per endpoint: an hour at one sample every two seconds, about 300 KB."""
+"""Samples in memory per endpoint: an hour at one sample every two seconds."""
 _NAMES = tuple(field.name for field in fields(Sample))
 _PEAKS = frozenset({"queue", "queue_oldest", "wait_p50", "wait_p99", "took_p50", "took_p99"})
 """A minute keeps the highest value of these, and the mean of the others."""

@@ -20,8 +20,10 @@ KEPT_SECONDS = 60.0
 """How long an answer is shown. Doubled: half the queries, and charts that move half as often."""
 FAULT_KEPT_SECONDS = 10.0
 KEPT_MAX = 50
-"""Ranges of endpoints in memory, about 50 KB each."""
+"""Ranges of endpoints in memory, 100 KB each at most."""
 TIMEOUT_SECONDS = 30.0
+ANSWER_BYTES_MAX = 8 * 2**20
+"""A query has a series for each stage or state, so its answer is far shorter. Doubled: twice the memory of a wrong one."""
 _FAULT_CHARS = 300
 
 
@@ -131,15 +133,15 @@ class Prometheus:
         match = ",".join(f"{name}={json.dumps(value)}" for name, value in labels.items())
         queries = expressions(match, f"{step:.0f}s")
         try:
-            async with asyncio.timeout(TIMEOUT_SECONDS):
-                answers = await asyncio.gather(
-                    *(self._query(query, start, now, step) for query in queries.values())
-                )
-            samples = samples_of(dict(zip(queries, answers, strict=True)))
+            answers = await asyncio.gather(
+                *(self._query(query, start, now, step) for query in queries.values())
+            )
+            found = samples_of(dict(zip(queries, answers, strict=True)))
         except TimeoutError:
             return self._without(start, now, f"it did not answer within {TIMEOUT_SECONDS:.0f} s")
         except (Unreadable, aiohttp.ClientError) as fault:
             return self._without(start, now, str(fault)[:_FAULT_CHARS] or type(fault).__name__)
+        samples = [sample for sample in found if start - step <= sample.at <= now + step]
         if not samples:
             return Window(
                 samples=[],
@@ -161,16 +163,20 @@ class Prometheus:
             ClientError: no connection.
         """
         if self._http is None:
-            self._http = aiohttp.ClientSession()
+            self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS))
         given = {"query": query, "start": f"{start:.3f}", "end": f"{end:.3f}", "step": f"{step:.3f}"}
-        async with self._http.get(f"{self._url}/api/v1/query_range", params=given) as answer:
-            body = await answer.read()
+        url, body = f"{self._url}/api/v1/query_range", bytearray()
+        async with self._http.get(url, params=given, allow_redirects=False) as answer:
+            async for part in answer.content.iter_any():
+                body += part
+                if len(body) > ANSWER_BYTES_MAX:
+                    raise Unreadable(f"its answer has more than {ANSWER_BYTES_MAX >> 20} MiB")
         try:
             found = json.loads(body)
             if found["status"] != "success":
                 raise Unreadable(f"{found.get('errorType')}: {found.get('error')}")
             series = found["data"]["result"]
-        except (ValueError, KeyError, TypeError, AttributeError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             raise Unreadable(f"HTTP {answer.status} without an answer of Prometheus") from None
         if not isinstance(series, list):
             raise Unreadable("its answer is not a list of series")
@@ -196,7 +202,7 @@ def samples_of(answers: Mapping[str, list[Any]]) -> list[Sample]:
                 if (field := _field(name, one["metric"])) is not None:
                     for at, value in one["values"]:
                         add(float(at), field, float(value))
-    except (KeyError, TypeError, ValueError, AttributeError) as fault:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as fault:
         raise Unreadable(f"a series has an unexpected form: {fault!r}") from None
     return [Sample(at=at, **values) for at, values in sorted(found.items())]
 

@@ -163,6 +163,10 @@ def test_the_axis_reaches_the_highest_value_and_at_most_twice_that(value: float)
     assert nice_top(value) < 2 * value
 
 
+def test_the_axis_of_a_value_below_the_normal_numbers_is_that_of_zero() -> None:
+    assert nice_top(5e-324) == nice_top(0.0)
+
+
 def test_labels_of_an_axis_are_short() -> None:
     markup = str(figure(chart(samples(1), [LOAD], end=1002.0)))
     labels = re.findall(r"<span>([^<]*)</span>", unescape(markup))

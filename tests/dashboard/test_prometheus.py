@@ -13,7 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from dashboard.app import create_app
-from dashboard.prometheus import POINTS, RANGES, Prometheus, Window, expressions
+from dashboard.prometheus import ANSWER_BYTES_MAX, POINTS, RANGES, Prometheus, Window, expressions
 from dashboard.settings import DashboardSettings
 from engine.metrics.families import HISTOGRAMS, OF_ENDPOINTS
 from tests.dashboard.conftest import Browser, until_page
@@ -158,6 +158,12 @@ async def test_without_a_prometheus_there_is_no_longer_range(browser: Browser, s
     assert 'href="?range=1h" aria-current="true"' in page
 
 
+def series(values: str) -> str:
+    """An answer of Prometheus with one series of these points."""
+    labels = '{"state":"idle","stage":"hot"}'
+    return f'{{"status":"success","data":{{"result":[{{"metric":{labels},"values":[{values}]}}]}}}}'
+
+
 ANSWERS = [
     (200, "<html>a proxy's page</html>", "HTTP 200 without an answer of Prometheus"),
     (401, "", "HTTP 401 without an answer of Prometheus"),
@@ -165,13 +171,19 @@ ANSWERS = [
     (200, '{"status":"success","data":{"result":7}}', "not a list of series"),
     (200, '{"status":"success","data":{"result":[{"metric":{}}]}}', "an unexpected form"),
     (200, '{"status":"success","data":{"result":[]}}', "no samples of"),
+    (200, "[" * 200_000, "HTTP 200 without an answer of Prometheus"),
+    (200, series(f"[1e9,{10**400}]"), "an unexpected form"),
+    (200, series('[NaN,"1"],[Infinity,"1"],[1e300,"1"],[7,"1"]'), "no samples of"),
+    (200, " " * (ANSWER_BYTES_MAX + 1), "its answer has more than 8 MiB"),
+    (302, "", "HTTP 302 without an answer of Prometheus"),
 ]
 
 
-@pytest.mark.parametrize(("status", "body", "said"), ANSWERS)
+@pytest.mark.parametrize(("status", "body", "said"), ANSWERS, ids=range(len(ANSWERS)))
 async def test_an_answer_that_is_not_of_prometheus_is_named(status: int, body: str, said: str) -> None:
     async def answer(_: web.Request) -> web.Response:
-        return web.Response(status=status, text=body, content_type="application/json")
+        headers = {"Location": "/elsewhere"} if status == 302 else {}
+        return web.Response(status=status, text=body, content_type="application/json", headers=headers)
 
     app = web.Application()
     app.router.add_get("/prefix/api/v1/query_range", answer)
@@ -208,6 +220,38 @@ async def slow() -> AsyncIterator[tuple[Slow, str]]:
     yield held, f"http://127.0.0.1:{server.port}"
     held.go.set()
     await server.close()
+
+
+async def test_a_reading_that_failed_leaves_no_query_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dashboard.prometheus.TIMEOUT_SECONDS", 0.5)
+    held: set[str] = set()
+    all_others = asyncio.Event()
+
+    async def answer(request: web.Request) -> web.Response:
+        if "arrived_load" in request.query["query"]:
+            await all_others.wait()
+            return web.json_response(
+                {"status": "error", "errorType": "bad_data", "error": "too many samples"}
+            )
+        held.add(request.query["query"])
+        if len(held) == len(expressions("", "60s")) - 1:
+            all_others.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            held.remove(request.query["query"])
+        raise AssertionError
+
+    app = web.Application()
+    app.router.add_get("/api/v1/query_range", answer)
+    async with TestServer(app, handler_cancellation=True) as server:
+        source = Prometheus(f"http://127.0.0.1:{server.port}", {})
+        window = await source.window("llm", "7d", 1e9, patience_seconds=60.0)
+        assert "too many samples" in window.notice
+        async with asyncio.timeout(20):
+            while held:
+                await asyncio.sleep(0.05)
+        await source.close()
 
 
 async def test_pages_share_one_reading_and_do_not_wait_for_a_slow_one(slow: tuple[Slow, str]) -> None:
