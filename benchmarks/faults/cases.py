@@ -268,7 +268,7 @@ async def _copied_folder(stage: Stage) -> float:
     await asyncio.to_thread(shutil.copytree, stage.stack.state_dir, folder / "state")
     config = _settings(stage, folder)
     before = {(one.id, one.label) for one in await stage.market.list()}
-    pids = {number: instance_pid(number, "worker.py") for number, _ in before}
+    pids = {number: instance_pid(stage.stack.state_dir, number, "worker.py") for number, _ in before}
     dev = await asyncio.create_subprocess_exec(*_stokerd("dev", config), stderr=asyncio.subprocess.PIPE)
     said = (await dev.communicate())[1].decode()
     assert (dev.returncode, "is a copy: " in said, "kill " in said) == (3, True, False), said
@@ -284,7 +284,7 @@ async def _copied_folder(stage: Stage) -> float:
         if market.returncode is None:
             market.terminate()
         await market.communicate()
-    after = {number: instance_pid(number, "worker.py") for number in pids}
+    after = {number: instance_pid(stage.stack.state_dir, number, "worker.py") for number in pids}
     assert after == pids, f"processes of the original's instances changed: {pids} -> {after}"
     return time.monotonic()
 

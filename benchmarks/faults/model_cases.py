@@ -81,11 +81,11 @@ async def idle_crash(stage: Stage) -> float:
     """The model of an idle worker dies once, and the start script restarts it."""
     async with _odd_endpoint(stage) as endpoint:
         only = (await _workers(stage, endpoint))[0].id
-        pid = instance_pid(only, "model_server.py")
+        pid = instance_pid(stage.stack.state_dir, only, "model_server.py")
         assert pid is not None, "no model server runs"
         os.kill(pid, signal.SIGKILL)
         async with asyncio.timeout(60):
-            while instance_pid(only, "model_server.py") in (None, pid):  # noqa: ASYNC110 - another process
+            while instance_pid(stage.stack.state_dir, only, "model_server.py") in (None, pid):  # noqa: ASYNC110 - another process
                 await asyncio.sleep(0.05)
         await _until_hot(stage, endpoint, 1)
     return time.monotonic()

@@ -115,7 +115,7 @@ class Stage:
     async def victim(self, program: str) -> int:
         """The pid of this program on a hot instance, which is watched from now on."""
         instance_id = self.traffic.busiest({worker.id for worker in await self.hot()})
-        pid = instance_pid(instance_id, program)
+        pid = instance_pid(self.stack.state_dir, instance_id, program)
         assert pid is not None, f"no hot instance runs {program}"
         self.watched.add((instance_id, program))
         return pid
@@ -144,7 +144,7 @@ class Stage:
 
     async def _ill(self, instance_id: int, program: str) -> str:
         """Whether the program that was struck serves again, by its own health route."""
-        pid = instance_pid(instance_id, program)
+        pid = instance_pid(self.stack.state_dir, instance_id, program)
         if pid is None:
             return f"{program} of instance {instance_id} does not run"
         environment = environment_of(pid)

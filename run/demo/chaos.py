@@ -33,21 +33,25 @@ async def kill_each_once(
             await asyncio.sleep(0.2)
             continue
         busy = [worker for worker in workers if worker.status in HOT]
-        if busy and (pid := pyworker_pid(busy[0].id)) is not None:
+        if busy and (pid := pyworker_pid(stack.state_dir, busy[0].id)) is not None:
             console.print(f"kill -9 the PyWorker of instance {busy[0].id}, pid {pid}", style="red")
             os.kill(pid, signal.SIGKILL)
             return
         await asyncio.sleep(0.2)
 
 
-def pyworker_pid(instance_id: int) -> int | None:
+def pyworker_pid(state_dir: Path, instance_id: int) -> int | None:
     """The process of the instance's PyWorker."""
-    return instance_pid(instance_id, "worker.py")
+    return instance_pid(state_dir, instance_id, "worker.py")
 
 
-def instance_pid(instance_id: int, program: str) -> int | None:
-    """The instance's process of this program, found by environment and command line."""
-    variable, name = f"CONTAINER_ID={instance_id}".encode(), program.encode()
+def instance_pid(state_dir: Path, instance_id: int, program: str) -> int | None:
+    """The process of this program on an instance of the deployment with this state folder, by its environment.
+
+    Deployments beside each other have instances of the same ids.
+    """
+    disk = state_dir.absolute() / "market" / "instances" / str(instance_id) / "disk"
+    variable, name = os.fsencode(f"WORKSPACE={disk}"), program.encode()
     for process in Path("/proc").iterdir():
         if not process.name.isdigit():
             continue

@@ -1,10 +1,15 @@
-"""The demo waits for Enter with `--keep`, and ends at once with Ctrl-C."""
+"""The demo waits for Enter with `--keep`, ends at once with Ctrl-C, and kills only processes of its own."""
 
+import contextlib
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from run.demo.chaos import pyworker_pid
 
 WAIT = """
 import asyncio
@@ -38,3 +43,25 @@ def test_the_wait_for_enter_ends_with_a_line_or_with_ctrl_c(line: bytes | None, 
             process.stdin.flush()
         assert process.wait(60) == (0 if line else -signal.SIGINT)
         assert process.stdout.read() == said
+
+
+@contextlib.contextmanager
+def pyworker(state_dir: Path) -> Iterator[int]:
+    """A process as an instance 10001 of this deployment has."""
+    script = state_dir / "worker.py"
+    script.parent.mkdir()
+    script.write_text("print(flush=True); input()")
+    environment = {"CONTAINER_ID": "10001", "WORKSPACE": f"{state_dir}/market/instances/10001/disk"}
+    with subprocess.Popen(
+        [sys.executable, str(script)], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        yield process.pid
+        process.kill()
+
+
+def test_an_instance_of_another_deployment_with_the_same_id_is_not_hit(tmp_path: Path) -> None:
+    with pyworker(tmp_path / "other"), pyworker(tmp_path / "own") as own, pyworker(tmp_path / "third"):
+        assert pyworker_pid(tmp_path / "own", 10001) == own
+        assert pyworker_pid(tmp_path / "fourth", 10001) is None

@@ -94,9 +94,10 @@ class Life:
             await endpoint.request(ROUTE, payload(4), cost=4, timeout=150)
             workers = await patiently(lambda: client.endpoints.workers(made.id))
             self.instances = [worker.id for worker in workers]
+            disk = self.stack.state_dir / "market/instances" / str(self.instances[0]) / "disk"
             self.environments = {
                 entry.decode(errors="replace")
-                for process in _processes_with(f"CONTAINER_ID={self.instances[0]}")
+                for process in _processes_with(f"WORKSPACE={disk}")
                 for entry in (process / "environ").read_bytes().split(b"\0")
             }
             self.pids = dict(self.stack.pids)

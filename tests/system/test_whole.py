@@ -85,7 +85,7 @@ async def test_nothing_is_lost_or_leaked_when_each_process_is_killed_in_turn(sta
             await until(lambda name=name, before=before: stack.pids.get(name) not in (None, before))
         for program in ("model_server.py", "worker.py"):
             victim = (await until(hot, what="a hot worker"))[0]
-            os.kill(instance_pid(victim.id, program), signal.SIGKILL)
+            os.kill(instance_pid(stack.state_dir, victim.id, program), signal.SIGKILL)
 
     answers = [task.result() for task in asked]
     assert len(answers) == 150
