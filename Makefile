@@ -18,10 +18,7 @@ demo: $(STAMP)  ## the main job: from nothing to a burst and back to zero, on th
 	@$(BIN)/stokerd demo
 
 test: $(STAMP)  ## the tests that CI runs
-	@code=0; \
-	$(BIN)/python -m pytest -q -m "not long" -n 3 --dist loadfile --no-loadscope-reorder --ignore tests/vast || code=1; \
-	$(BIN)/python -m pytest -q -m "not long" tests/vast || code=1; \
-	exit $$code
+	@$(BIN)/python -m pytest -q -m "not long" -n 4 --dist loadfile --no-loadscope-reorder
 
 test-long: $(STAMP)  ## a thousand lives, thousands of examples, faults, upgrades: half an hour and more
 	@code=0; \

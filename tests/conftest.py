@@ -26,6 +26,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 LONGEST_FIRST = (
+    "tests/vast/",
     "tests/system/test_whole.py",
     "tests/seeded/",
     "tests/system/",
@@ -33,8 +34,8 @@ LONGEST_FIRST = (
     "tests/fuzz/",
     "tests/run/",
 )
-"""Files that take tens of seconds. They start first, because a long last file leaves one process idle. Two whole
-deployments do not start side by side."""
+"""Files that take tens of seconds, and `tests/vast`, which waits for minutes. They start first, because a long last file
+leaves the other processes idle."""
 
 
 @pytest.hookimpl(trylast=True)
