@@ -95,6 +95,8 @@ class EndedRequest:
     """Of this, the time in the model; 0: the worker does not report it."""
     queued_s: float = 0.0
     """Of this, the time in the worker's queue."""
+    first_byte_s: float = 0.0
+    """Of this, until the first bytes of the answer; 0: the worker does not report it."""
     launch_id: str
     """The worker; empty: it had none."""
     gpu: str = ""
@@ -114,6 +116,8 @@ class WorkerTimes:
     queued: Histogram = field(default_factory=Histogram)
     """In the worker's queue."""
     model: Histogram = field(default_factory=Histogram)
+    first_byte: Histogram = field(default_factory=Histogram)
+    """From arrival at the engine to the first bytes of the answer."""
     total: Histogram = field(default_factory=Histogram)
     """From arrival at the engine to the worker's report of the end."""
 
@@ -128,8 +132,6 @@ class RequestStats:
     """Time in the engine's queue, of requests that got a worker."""
     took: Histogram = field(default_factory=Histogram)
     """From assignment to the worker's report of a successful end."""
-    first_byte: Histogram = field(default_factory=Histogram)
-    """From arrival to the first bytes of a successful answer, of calls through this engine."""
     by_gpu: dict[str, WorkerTimes] = field(default_factory=dict)
     """By kind of GPU, of which there are few."""
     outcomes: dict[str, int] = field(default_factory=dict)
@@ -177,6 +179,8 @@ class RequestStats:
         if ended.busy_s > 0:
             times.queued.observe(ended.queued_s, ended.request_idx)
             times.model.observe(ended.busy_s, ended.request_idx)
+        if ended.first_byte_s > 0:
+            times.first_byte.observe(ended.waited_s + ended.first_byte_s, ended.request_idx)
 
     def _add_slow(self, ended: EndedRequest) -> None:
         oldest = ended.arrived_at + ended.total_s - _SLOW_SECONDS

@@ -31,6 +31,16 @@ def _quantile(share: float, name: str, by: str = "endpoint") -> str:
     return f"{native} or histogram_quantile({share}, sum by ({by}, le) (rate({name}_bucket{ENDPOINT}[5m])))"
 
 
+def _times(title: str, name: str, by: str = "endpoint") -> Panel:
+    """Median and 99th percentile of a histogram."""
+    return (
+        title,
+        "s",
+        False,
+        [(_quantile(share, name, by), f"p{share * 100:g} {{{{{by}}}}}") for share in (0.5, 0.99)],
+    )
+
+
 FLEET: tuple[Panel, ...] = (
     (
         "Endpoints by health",
@@ -130,51 +140,12 @@ ONE: tuple[Panel, ...] = (
         True,
         [(f"sum by (state) (max by (endpoint, state) (stoker_workers{ENDPOINT}))", "{{state}}")],
     ),
-    (
-        "Time in the queue",
-        "s",
-        False,
-        [
-            (_quantile(share, "stoker_request_wait_seconds"), f"p{share * 100:g} {{{{endpoint}}}}")
-            for share in (0.5, 0.99)
-        ],
-    ),
-    (
-        "Time at the worker",
-        "s",
-        False,
-        [
-            (_quantile(share, "stoker_request_worker_seconds"), f"p{share * 100:g} {{{{endpoint}}}}")
-            for share in (0.5, 0.99)
-        ],
-    ),
-    (
-        "Time in the model, by GPU",
-        "s",
-        False,
-        [
-            (_quantile(share, "stoker_request_model_seconds", "gpu"), f"p{share * 100:g} {{{{gpu}}}}")
-            for share in (0.5, 0.99)
-        ],
-    ),
-    (
-        "Time in the workers' queues, by GPU",
-        "s",
-        False,
-        [
-            (_quantile(share, "stoker_request_worker_queue_seconds", "gpu"), f"p{share * 100:g} {{{{gpu}}}}")
-            for share in (0.5, 0.99)
-        ],
-    ),
-    (
-        "From arrival to end, by GPU",
-        "s",
-        False,
-        [
-            (_quantile(share, "stoker_request_seconds", "gpu"), f"p{share * 100:g} {{{{gpu}}}}")
-            for share in (0.5, 0.99)
-        ],
-    ),
+    _times("Time in the queue", "stoker_request_wait_seconds"),
+    _times("Time at the worker", "stoker_request_worker_seconds"),
+    _times("Time in the model, by GPU", "stoker_request_model_seconds", "gpu"),
+    _times("Time in the workers' queues, by GPU", "stoker_request_worker_queue_seconds", "gpu"),
+    _times("From arrival to the first bytes, by GPU", "stoker_request_first_byte_seconds", "gpu"),
+    _times("From arrival to end, by GPU", "stoker_request_seconds", "gpu"),
     (
         "Expected queue time against its target",
         "s",

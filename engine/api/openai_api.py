@@ -3,7 +3,6 @@
 import asyncio
 import random
 import ssl
-import time
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote
@@ -223,7 +222,6 @@ class _OpenAICall:
         self.tunnels: set[Tunnel] = set()
         self._budget = budget
         self._repriced = False
-        self._began = time.monotonic()
 
     async def serve(self, reply: ClientAnswer) -> None:
         """The worker's answer, passed on.
@@ -256,8 +254,6 @@ class _OpenAICall:
                     if not self._is_retried(answered, first, attempt):
                         self._body.drop()
                         reply.stop_signs()
-                        if answered.status < 300:
-                            self._endpoint.stats.first_byte.observe(time.monotonic() - self._began)
                         await reply.pass_on(answered, first)
                         return
             except WorkerFailed as fault:

@@ -136,6 +136,7 @@ class WorkerApi:
                 now=now,
                 busy_seconds=_between(item.work_started_at, item.work_completed_at),
                 queued_seconds=_between(item.entered_queue_at, item.work_started_at),
+                first_byte_seconds=_between(item.entered_queue_at, item.work_first_byte_at),
                 status=item.status,
                 fingerprint=item.fingerprint,
                 earlier=worker.process.has_ended(ended.incarnation),

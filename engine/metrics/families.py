@@ -207,11 +207,6 @@ HISTOGRAMS: tuple[HistogramFamily, ...] = (
         about="From the assignment of a worker to its report of a successful end: worker's queue and model",
         read=lambda e: (("", e.stats.took),),
     ),
-    HistogramFamily(
-        name="stoker_request_first_byte_seconds",
-        about="From the arrival at the engine to the first bytes of a successful answer, of calls to /openai/",
-        read=lambda e: (("", e.stats.first_byte),),
-    ),
     _by_gpu(
         "stoker_request_worker_queue_seconds",
         "Time in the worker's queue, of successful requests whose worker reports it",
@@ -221,6 +216,11 @@ HISTOGRAMS: tuple[HistogramFamily, ...] = (
         "stoker_request_model_seconds",
         "Time in the model, of successful requests whose worker reports it",
         lambda times: times.model,
+    ),
+    _by_gpu(
+        "stoker_request_first_byte_seconds",
+        "From the arrival at the engine to the answer's first bytes, of successful requests whose worker reports it",
+        lambda times: times.first_byte,
     ),
     _by_gpu(
         "stoker_request_seconds",

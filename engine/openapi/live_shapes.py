@@ -131,6 +131,8 @@ class RequestRow(Said):
     """Of this, in the model; 0: not reported."""
     queued_s: float
     """Of this, in the worker's queue."""
+    first_byte_s: float
+    """Of this, until the answer's first bytes; 0: not reported."""
     launch_id: str
     gpu: str
     """The worker's GPUs; empty: unknown."""

@@ -196,6 +196,7 @@ class Dispatcher:
         now: float,
         busy_seconds: float = 0.0,
         queued_seconds: float = 0.0,
+        first_byte_seconds: float = 0.0,
         status: str = "",
         fingerprint: str = "",
         earlier: bool = False,
@@ -205,6 +206,7 @@ class Dispatcher:
         Args:
             busy_seconds: how long the worker was busy with the request; 0: not reported.
             queued_seconds: how long it was in the worker's queue before.
+            first_byte_seconds: from its arrival at the worker to the answer's first bytes; 0: not reported.
             status: the worker's word for how the request ended.
             fingerprint: the request's, if the model failed with it; official clients send none.
             earlier: the report is about an earlier process of the worker, so it says nothing about the current one.
@@ -237,6 +239,7 @@ class Dispatcher:
                 status.lower() if status in _NO_RESULT else outcome_of(request),
                 busy_seconds=busy_seconds,
                 queued_seconds=queued_seconds,
+                first_byte_seconds=first_byte_seconds,
             )
         )
         request.assigned_at = now

@@ -126,12 +126,12 @@ class WorkerDouble:
         self,
         *indices: int,
         success: bool = True,
-        times: tuple[float, float, float] | None = None,
+        times: tuple[float, ...] | None = None,
         server: Server | None = None,
     ) -> dict[str, Any]:
-        """Report the end of requests. `times`: when they were queued, started and completed."""
-        names = ("entered_queue_at", "work_started_at", "work_completed_at")
-        more = dict(zip(names, times, strict=True)) if times else {}
+        """Report the end of requests. `times`: when they were queued, started, completed, and had first bytes."""
+        names = ("entered_queue_at", "work_started_at", "work_completed_at", "work_first_byte_at")
+        more = dict(zip(names, times, strict=False)) if times else {}
         ended = {
             "worker_id": self.instance_id,
             "mtoken": self.token,

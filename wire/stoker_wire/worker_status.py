@@ -128,6 +128,8 @@ class FinishedRequest(TolerantModel):
     work_completed_at: float | None = None
 
     # Sent by stoker's worker only:
+    work_first_byte_at: float | None = None
+    """When the first bytes of the answer's body came from the model; None or 0: none did, or not known."""
     fingerprint: str = Field("", max_length=64)
     """The fingerprint of the request's content (`stoker_wire.security.fingerprint`), if the model failed with it."""
 

@@ -16,7 +16,12 @@ def outcome_of(request: QueuedRequest) -> Outcome:
 
 
 def ended_request(
-    request: QueuedRequest, outcome: str, *, busy_seconds: float = 0.0, queued_seconds: float = 0.0
+    request: QueuedRequest,
+    outcome: str,
+    *,
+    busy_seconds: float = 0.0,
+    queued_seconds: float = 0.0,
+    first_byte_seconds: float = 0.0,
 ) -> EndedRequest:
     """The request as a row of the statistics."""
     waited = request.seen_at - request.arrived_at if request.waited_s is None else request.waited_s
@@ -28,6 +33,7 @@ def ended_request(
         took_s=request.took_s or 0.0,
         busy_s=busy_seconds,
         queued_s=queued_seconds,
+        first_byte_s=first_byte_seconds,
         launch_id=request.worker.launch_id if request.worker else "",
         gpu=request.worker.listing.kind if request.worker else "",
         outcome=outcome,

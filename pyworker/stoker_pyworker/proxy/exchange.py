@@ -165,6 +165,8 @@ class Exchange:
 
     def body(self, data: bytes) -> None:
         """Prepare a piece of the body."""
+        if not self.work.first_byte_at:
+            self.work.first_byte_at = time.time()
         if self._chunking:
             self._parts += (b"%x\r\n" % len(data), data, b"\r\n")
         else:

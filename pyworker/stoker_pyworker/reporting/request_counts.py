@@ -23,7 +23,15 @@ class Outcome(StrEnum):
 class Work:
     """A request, or a session, that uses the worker's capacity."""
 
-    __slots__ = ("entered_at", "fingerprint", "is_session", "request_idx", "started_at", "workload")
+    __slots__ = (
+        "entered_at",
+        "fingerprint",
+        "first_byte_at",
+        "is_session",
+        "request_idx",
+        "started_at",
+        "workload",
+    )
 
     def __init__(self, request_idx: int, workload: float, *, is_session: bool = False) -> None:
         self.request_idx = request_idx
@@ -33,6 +41,8 @@ class Work:
         """Unix time, s."""
         self.started_at = 0.0
         """Unix time, s; 0 while it waits in the queue."""
+        self.first_byte_at = 0.0
+        """Unix time, s, of the first bytes of the answer's body; 0: none yet."""
         self.fingerprint = ""
         """Of the request's content, if the model failed with it."""
 
@@ -46,6 +56,7 @@ class Finished(msgspec.Struct):
     entered_queue_at: float
     work_started_at: float
     work_completed_at: float
+    work_first_byte_at: float = 0.0
     fingerprint: str = ""
 
 
@@ -129,6 +140,7 @@ class RequestCounts:
                 work.entered_at,
                 work.started_at or work.entered_at,
                 time.time(),
+                work.first_byte_at,
                 work.fingerprint,
             )
         )

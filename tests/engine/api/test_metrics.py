@@ -120,18 +120,29 @@ async def test_the_times_of_a_request_are_told_by_kind_of_gpu(stage: Stage, acce
     worker = endpoint.worker()
     await endpoint.script(groups=[1], members=[worker.member(k='1x "RTX" 4090')])
     await worker.report()
-    for times in ((100.0, 100.5, 102.5), None):  # an official worker of an old version reports no times
+    for times in (
+        (100.0, 100.5, 102.5, 101.25),
+        None,
+    ):  # an official worker of an old version reports no times
         given = await endpoint.route(cost=40)
         await worker.finish(given["request_idx"], times=times)
     sums = {name: found for name in GPU_TIMES if (found := await _sums(stage, accept, name, endpoint.name))}
     # 2 s in the model after 0.5 s in the worker's queue; all within the test's own seconds
     assert sums["stoker_request_model_seconds"] == {('1x "RTX" 4090', 1, 2.0)}
     assert sums["stoker_request_worker_queue_seconds"] == {('1x "RTX" 4090', 1, 0.5)}
+    ((gpu, count, seconds),) = sums["stoker_request_first_byte_seconds"]
+    assert (gpu, count) == ('1x "RTX" 4090', 1)
+    assert seconds >= 1.25  # after its time in the engine's queue
     ((gpu, count, _),) = sums["stoker_request_seconds"]
     assert (gpu, count) == ('1x "RTX" 4090', 2)
 
 
-GPU_TIMES = ("stoker_request_worker_queue_seconds", "stoker_request_model_seconds", "stoker_request_seconds")
+GPU_TIMES = (
+    "stoker_request_worker_queue_seconds",
+    "stoker_request_model_seconds",
+    "stoker_request_first_byte_seconds",
+    "stoker_request_seconds",
+)
 
 
 async def _sums(stage: Stage, accept: str, name: str, endpoint: str) -> set[tuple[str, float, float]]:

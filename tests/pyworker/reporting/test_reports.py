@@ -38,7 +38,8 @@ async def test_a_finished_request_is_reported_with_its_times(worker, engine):
     await until(lambda: engine.finished)
     item = FinishedRequest.model_validate(engine.finished[0])
     assert (item.request_idx, item.success, item.status) == (1, True, "Success")
-    assert item.entered_queue_at <= item.work_started_at <= item.work_completed_at
+    assert item.work_first_byte_at
+    assert item.entered_queue_at <= item.work_started_at <= item.work_first_byte_at <= item.work_completed_at
     # The request may end after the report was built; then its load is in the next report.
     await until(lambda: engine.total("cur_perf") == 25)
     assert engine.total("new_load") == 25

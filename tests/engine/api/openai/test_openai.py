@@ -251,17 +251,3 @@ async def test_a_worker_is_sent_no_key_and_no_other_workers_cookie(
     assert len(heads) == 2
     assert endpoint.key not in "".join(heads)
     assert "Cookie" not in "".join(heads)
-
-
-async def test_the_time_to_the_first_byte_is_counted_for_successful_answers_only(
-    stage: Stage, endpoint: EndpointDouble, model: ModelWorker
-) -> None:
-    async def refuse(_: web.Request) -> web.StreamResponse:
-        return web.json_response({"error": "no such model"}, status=404)
-
-    await stage.call("POST", path(endpoint, "chat/completions"), {"model": "any"}, key=endpoint.key)
-    model.answer = refuse
-    await stage.call("POST", path(endpoint, "chat/completions"), {"model": "any"}, key=endpoint.key)
-    first_byte = stage.server.engine.directory.named(endpoint.name).stats.first_byte
-    assert sum(first_byte.counts) == 1
-    assert first_byte.seconds > 0
