@@ -135,6 +135,8 @@ class RequestStats:
     by_gpu: dict[str, WorkerTimes] = field(default_factory=dict)
     """By kind of GPU, of which there are few."""
     outcomes: dict[str, int] = field(default_factory=dict)
+    gpu_dollars_used: float = 0.0
+    """Price of the GPU time that served requests needed, at their worker's perf."""
     recent: deque[EndedRequest] = field(default_factory=lambda: deque(maxlen=RECENT_MAX))
     failed: deque[EndedRequest] = field(default_factory=lambda: deque(maxlen=FAILED_MAX))
     slow: list[EndedRequest] = field(default_factory=list)

@@ -19,6 +19,9 @@ DONE = '{endpoint=~"$endpoint",outcome="done"}'
 _DOLLARS = f"sum by (endpoint) (max by (endpoint, stage) (stoker_gpu_dollars_per_hour{ENDPOINT}))"
 """$/h; 1,000 requests at $1/h and one request a second cost 1000 / 3600 dollars."""
 
+_ALL_DOLLARS = f"max by (endpoint, stage) (increase(stoker_gpu_dollars_total{ENDPOINT}[1d]))"
+_USED_DOLLARS = f"increase(stoker_gpu_dollars_used_total{ENDPOINT}[1d])"
+
 Query = tuple[str, str]
 """Expression and legend."""
 Panel = tuple[str, str, bool, Sequence[Query]]
@@ -213,7 +216,7 @@ COSTS: tuple[Panel, ...] = (
         False,
         [
             (
-                f'max by (endpoint) (increase(stoker_gpu_dollars_total{{endpoint=~"$endpoint",stage="booting"}}[1d])) + max by (endpoint) (increase(stoker_gpu_dollars_total{{endpoint=~"$endpoint",stage="hot"}}[1d])) * (1 - clamp_max(sum by (endpoint) (rate(stoker_arrived_load_total{ENDPOINT}[1d])) / max by (endpoint) (avg_over_time(stoker_capacity_load_per_second{{endpoint=~"$endpoint",stage="hot"}}[1d])), 1))',
+                f"clamp_min(sum by (endpoint) ({_ALL_DOLLARS}) - sum by (endpoint) ({_USED_DOLLARS}), 0)",
                 "{{endpoint}}",
             )
         ],

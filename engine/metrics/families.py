@@ -114,6 +114,12 @@ OF_ENDPOINTS: tuple[Family[Endpoint], ...] = (
         labels=("stage",),
         read=_labelled(lambda e: e.fleet_stats.gpu_dollars(time.time())),
     ),
+    _counter(
+        "stoker_gpu_dollars_used",
+        "Dollars of the GPU time that served requests needed, by load and perf; the rest of `stoker_gpu_dollars_total`"
+        " is wasted. Each engine counts its own requests",
+        lambda e: e.stats.gpu_dollars_used,
+    ),
     _gauge(
         "stoker_gpu_dollars_per_hour_max",
         "The endpoint's budget; +Inf: none",

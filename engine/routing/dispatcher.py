@@ -228,6 +228,9 @@ class Dispatcher:
             pass  # it never reached the model
         elif success and status != _CANCELLED:
             endpoint.broken_requests.remove_served(request.key)
+            if worker.trusted_perf > 0:
+                seconds = request.cost / worker.trusted_perf
+                endpoint.stats.gpu_dollars_used += worker.listing.price * seconds / 3600
         else:
             record_failed_request(endpoint, worker, request, now)
         request.finished = True

@@ -567,3 +567,19 @@ def test_requests_known_to_a_worker_are_counted_in_every_report() -> None:
         assert world.worker("a").outstanding.knows(held.request_idx)
     assert world.worker("a").outstanding.finish(held.request_idx)
     assert world.worker("a").outstanding.load == 0.0
+
+
+def test_gpu_dollars_are_used_by_served_requests_in_proportion_to_their_load() -> None:
+    world = World()
+    world.members("a", c=3.6)  # $0.001 a second
+    world.report("a")  # perf 10
+    served, failed, cancelled = world.ask(cost=50.0), world.ask(cost=7.0), world.ask(cost=7.0)
+    for request, sent in (
+        (served, {"success": True, "status": "Success"}),
+        (failed, {"success": False, "status": "Error"}),
+        (cancelled, {"success": True, "status": "Cancelled"}),
+    ):
+        world.dispatcher.request_finished(
+            world.endpoint, world.worker("a"), request.request_idx, now=world.now, **sent
+        )
+    assert world.endpoint.stats.gpu_dollars_used == pytest.approx(0.005)
