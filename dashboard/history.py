@@ -1,10 +1,13 @@
-"""The last day of every endpoint: samples of an hour in memory, minutes of a day in SQLite."""
+"""The last day of every endpoint: samples of an hour in memory, minutes and decisions of a day in SQLite."""
 
+import json
+import math
 import sqlite3
-from collections import deque
-from collections.abc import Iterable
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, fields
 from pathlib import Path
+from typing import Any
 
 from dashboard.samples import Sample
 
@@ -26,6 +29,13 @@ _SELECT = (
     f"SELECT {', '.join(_NAMES)} FROM minutes WHERE account = ? AND endpoint = ? AND at >= ? ORDER BY at"  # noqa: S608 - constants
 )
 _DELETE = "DELETE FROM minutes WHERE at < ?"
+DECISIONS_MAX = 1_000
+"""Decisions of an endpoint that a page shows. Doubled: pages of busy endpoints are twice as long."""
+_DECISIONS_TABLE = (
+    "CREATE TABLE IF NOT EXISTS decisions (account TEXT, endpoint INTEGER, at REAL, place INTEGER, line TEXT, "
+    "PRIMARY KEY (account, endpoint, at, place)) WITHOUT ROWID"
+)
+_SELECT_DECISIONS = "SELECT line FROM decisions WHERE account = ? AND endpoint = ? AND at >= ? ORDER BY at DESC, place DESC LIMIT ?"
 
 Key = tuple[str, int]
 """Account name and endpoint id."""
@@ -55,7 +65,10 @@ class History:
             database.execute("PRAGMA journal_mode=WAL")
             database.execute("PRAGMA synchronous=OFF")
             database.execute(_TABLE)
-            database.execute(_SELECT, ("", 0, 0.0))  # another version's columns raise here
+            database.execute(_DECISIONS_TABLE)
+            # another version's columns raise here
+            database.execute(_SELECT, ("", 0, 0.0))
+            database.execute(_SELECT_DECISIONS, ("", 0, 0.0, 0))
         except sqlite3.DatabaseError:
             database.close()
             if file is None:
@@ -111,6 +124,40 @@ class History:
         return (
             older + fine if seconds <= HOUR_SECONDS else older + [_merged(part) for part in _by_minute(fine)]
         )
+
+    def add_decisions(self, key: Key, lines: Sequence[dict[str, Any]]) -> None:
+        """Record the last lines of an endpoint's decision log, oldest first.
+
+        They replace what is recorded since the first of them, because the log changes the time of its last line when
+        the same decision comes again. Of the first one's moment the log may have lost a part, so that is only added.
+        """
+        if not lines:
+            return
+        places: Counter[float] = Counter()
+        rows = []
+        for line in lines:
+            rows.append((*key, line["at"], places[line["at"]], json.dumps(line)))
+            places[line["at"]] += 1
+        first = lines[0]["at"] if len(lines) > 1 else -math.inf
+        try:
+            self._database.execute("BEGIN")
+            self._database.execute(
+                "DELETE FROM decisions WHERE account = ? AND endpoint = ? AND at > ?", (*key, first)
+            )
+            self._database.executemany("INSERT OR IGNORE INTO decisions VALUES (?, ?, ?, ?, ?)", rows)
+            self._database.execute("DELETE FROM decisions WHERE at < ?", (lines[-1]["at"] - DAY_SECONDS,))
+            self._database.execute("COMMIT")
+        except sqlite3.DatabaseError:
+            if self._database.in_transaction:
+                self._database.execute("ROLLBACK")
+
+    def decisions(self, key: Key, since: float) -> list[dict[str, Any]]:
+        """The recorded decisions since then, newest first."""
+        try:
+            rows = self._database.execute(_SELECT_DECISIONS, (*key, since, DECISIONS_MAX)).fetchall()
+        except sqlite3.DatabaseError:
+            return []
+        return [json.loads(line) for (line,) in rows]
 
     def _write(self, minutes: list[tuple[Key, list[Sample]]]) -> None:
         rows = [(*key, *astuple(_merged(samples))) for key, samples in minutes]

@@ -10,16 +10,20 @@ from typing import Any
 import structlog
 
 import stoker
-from dashboard.history import History
+from dashboard.history import DAY_SECONDS, History
 from dashboard.samples import Differ, Sample
 from dashboard.settings import DashboardSettings
 from stoker.management.records import EndpointRecord, WorkergroupRecord, WorkerRecord
 
 log = structlog.get_logger("dashboard")
 
+DECISIONS_SECONDS = 300.0
+"""Interval in which the decisions of an endpoint are recorded that no page shows. Doubled: half the queries of Temporal,
+and an endpoint may take more decisions in it than its log keeps."""
+DECISIONS_PER_ROUND = 5
 SLOW_SECONDS = 15.0
 """Interval of details that change with decisions only, if no decision was taken. Doubled: costs lag by half a minute."""
-DECISIONS_MAX = 200
+TAIL = 200
 WORKERS_KEPT = 20
 _WARNING_SECONDS = 60.0
 
@@ -60,6 +64,8 @@ class Account:
         self._locks: dict[int, asyncio.Lock] = {}
         self._workers: dict[tuple[int, str], tuple[float, WorkerRecord | None, dict[str, Any]]] = {}
         """By endpoint and worker: when it was read, the worker in detail, and its log."""
+        self._recorded: dict[int, tuple[float, float]] = {}
+        """When the decisions of an endpoint were read, and the time of its last change then."""
 
     def __repr__(self) -> str:
         return f"<Account {self.name}, {len(self.overview)} endpoints>"
@@ -77,6 +83,7 @@ class Account:
             del self._differs[gone]
             self._details.pop(gone, None)
             self._locks.pop(gone, None)
+            self._recorded.pop(gone, None)
         return [
             (
                 number,
@@ -164,8 +171,26 @@ class Account:
         self._details[endpoint_id] = details
         return details
 
+    async def record_decisions(self) -> None:
+        """Record the decisions of a few endpoints that have changed since the last time."""
+        now = time.monotonic()
+        due = [
+            number
+            for number, row in self.overview.items()
+            if (known := self._recorded.get(number)) is None
+            or (now - known[0] > DECISIONS_SECONDS and known[1] != row["changed_at"])
+        ]
+        for number in due[:DECISIONS_PER_ROUND]:
+            with contextlib.suppress(stoker.StokerError):
+                await self._decisions(number)
+
     async def _decisions(self, endpoint_id: int) -> list[dict[str, Any]]:
-        return [*reversed(await self.client.endpoints.decisions(endpoint_id, tail=DECISIONS_MAX))]
+        """The decisions of the last day, newest first."""
+        changed_at = self.overview.get(endpoint_id, {}).get("changed_at", 0.0)
+        self._recorded[endpoint_id] = (time.monotonic(), changed_at)
+        lines = await self.client.endpoints.decisions(endpoint_id, tail=TAIL)
+        self._history.add_decisions((self.name, endpoint_id), lines)
+        return self._history.decisions((self.name, endpoint_id), time.time() - DAY_SECONDS)
 
 
 class Sampler:
@@ -186,6 +211,16 @@ class Sampler:
 
     async def run(self) -> None:
         """Sample until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._sample_all())
+            group.create_task(self._record_decisions())
+
+    async def _record_decisions(self) -> None:
+        while True:
+            await asyncio.gather(*(account.record_decisions() for account in self.accounts.values()))
+            await asyncio.sleep(self._settings.sample_seconds)
+
+    async def _sample_all(self) -> None:
         while True:
             began = time.monotonic()
             await asyncio.gather(*(self._sample(account) for account in self.accounts.values()))

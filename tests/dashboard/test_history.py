@@ -87,3 +87,31 @@ def test_a_deleted_endpoint_leaves_the_memory() -> None:
     filled(history, seconds=10)
     history.forget(set())
     assert history.latest(KEY) is None
+
+
+def line(at: float, reason: str) -> dict[str, object]:
+    return {"at": at, "kind": "keep", "subject": "", "reason": reason}
+
+
+def reasons(history: History, key: tuple[str, int] = KEY) -> list[tuple[object, object]]:
+    return [(each["at"], each["reason"]) for each in history.decisions(key, 0.0)]
+
+
+def test_decisions_that_the_log_has_dropped_are_kept_for_a_day(tmp_path: Path) -> None:
+    history = History(tmp_path / "day.sqlite")
+    history.add_decisions(KEY, [line(1, "a"), line(2, "b"), line(2, "c")])
+    history.add_decisions(KEY, [line(2, "c"), line(3, "d")])  # the log has lost a and b
+    history.close()
+    again = History(tmp_path / "day.sqlite")
+    assert reasons(again) == [(3, "d"), (2, "c"), (2, "b"), (1, "a")]
+    assert reasons(again, ("bob", 7)) == []
+    again.add_decisions(KEY, [line(2 + DAY_SECONDS, "e"), line(2.5 + DAY_SECONDS, "f")])
+    assert reasons(again)[2:] == [(3, "d")]
+
+
+@pytest.mark.parametrize("before", [[], [line(1, "a")]])
+def test_a_repeated_decision_is_kept_at_its_last_time_only(before: list[dict[str, object]]) -> None:
+    history = History(None)
+    for at in (2.0, 3.0, 4.0):
+        history.add_decisions(KEY, [*before, line(at, "again")])
+    assert reasons(history) == [(4, "again"), *([(1, "a")] if before else [])]

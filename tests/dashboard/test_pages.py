@@ -173,6 +173,19 @@ async def test_foreign_text_in_a_decision_is_text_on_the_page_and_in_the_picture
         assert raw not in picture
 
 
+async def test_a_decision_stays_on_the_page_when_the_endpoint_has_dropped_it(
+    browser: Browser, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dashboard.sampler.TAIL", 2)
+    endpoint = await stage.endpoint()
+    await browser.sign_in()
+    for number in range(4):
+        await endpoint.handle.signal("log", {"kind": "stop", "subject": "s", "reason": f"cause {number}"})
+        await endpoint.script()  # changes the memo, as a decision does
+        page = await until_page(browser, f"/endpoints/{endpoint.id}", f"cause {number}")
+    assert all(f"cause {number}" in page for number in range(4))
+
+
 async def test_the_charts_are_a_file_for_the_own_account_only(browser: Browser, stage: Stage) -> None:
     endpoint, other = await stage.endpoint(), await stage.endpoint(owner="bob")
     async with browser.http.get(
