@@ -41,7 +41,9 @@ def create_app(settings: DashboardSettings) -> web.Application:
     sampler = Sampler(settings, history)
     shell = Shell(sampler, Sessions(settings.accounts))
     prometheus = (
-        Prometheus(settings.prometheus_url, settings.prometheus_labels) if settings.prometheus_url else None
+        Prometheus(settings.prometheus_url, settings.prometheus_labels, settings.prometheus_authorization)
+        if settings.prometheus_url
+        else None
     )
     pages = EndpointPages(settings, shell, history, prometheus)
     names = host_names(settings.public_url, settings.host, *settings.allowed_hosts)

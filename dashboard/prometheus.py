@@ -76,8 +76,10 @@ class Unreadable(Exception):
 class Prometheus:
     """Reads ranges, and keeps each for a minute. Pages of the same range share one reading."""
 
-    def __init__(self, url: str, labels: Mapping[str, str]) -> None:
+    def __init__(self, url: str, labels: Mapping[str, str], authorization: str = "") -> None:
+        """`authorization`: the value of the header of this name; empty: none."""
         self._url = url
+        self._headers = {"Authorization": authorization} if authorization else {}
         self._labels = dict(labels)
         self._http: aiohttp.ClientSession | None = None
         self._kept: dict[tuple[str, str], tuple[float, asyncio.Task[Window]]] = {}
@@ -166,7 +168,7 @@ class Prometheus:
             self._http = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=TIMEOUT_SECONDS))
         given = {"query": query, "start": f"{start:.3f}", "end": f"{end:.3f}", "step": f"{step:.3f}"}
         url, body = f"{self._url}/api/v1/query_range", bytearray()
-        async with self._http.get(url, params=given, allow_redirects=False) as answer:
+        async with self._http.get(url, params=given, headers=self._headers, allow_redirects=False) as answer:
             async for part in answer.content.iter_any():
                 body += part
                 if len(body) > ANSWER_BYTES_MAX:

@@ -29,7 +29,7 @@ HEALTH = {
     "idle": "no hot worker and no request: the first request wakes a worker",
     "waiting": "requests wait and no worker can take them yet",
     "late": "the expected queue time is over the target",
-    "degraded": "a worker has an error or does not answer, or recruiting has stopped",
+    "degraded": "a worker has an error or does not answer, its starts fail, or recruiting has stopped",
     "stopped": "stopped by its owner",
     "deleting": "being deleted",
     "stuck": "its workflow makes no progress",

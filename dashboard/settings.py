@@ -24,6 +24,8 @@ class DashboardSettings:
     """SQLite file of the last day; None: in memory, lost at the end."""
     prometheus_url: str = ""
     """A Prometheus server that scrapes the engines, for ranges longer than a day; empty: none."""
+    prometheus_authorization: str = field(default="", repr=False)
+    """The value of the `Authorization` header to it; empty: none."""
     prometheus_labels: dict[str, str] = field(default_factory=dict)
     """Labels that select this deployment's series, besides `endpoint`."""
     sample_seconds: float = 2.0

@@ -1,5 +1,8 @@
 """The dashboard's process."""
 
+import os
+from collections.abc import Mapping
+
 import structlog
 
 from dashboard.app import serve
@@ -7,7 +10,7 @@ from dashboard.settings import DashboardSettings
 from run.errors import CommandError
 from run.roles.stopping import stop_event
 from run.settings import DevSettings
-from run.state_folder.keys import load_keys
+from run.state_folder.keys import PROMETHEUS_AUTHORIZATION, load_keys
 from stoker_wire.security.loopback import is_loopback
 
 log = structlog.get_logger(__name__)
@@ -33,6 +36,7 @@ async def run_dashboard(settings: DevSettings) -> None:
         else "",
         prometheus_url=listen.prometheus_url or "",
         prometheus_labels=listen.prometheus_labels,
+        prometheus_authorization=_prometheus_authorization(os.environ),
         history_file=settings.state_dir / "dashboard.sqlite",
     )
     if not is_loopback(page.host) and not page.public_url.startswith("https://"):
@@ -43,3 +47,18 @@ async def run_dashboard(settings: DevSettings) -> None:
         )
     log.info("dashboard.listening", host=page.host, port=page.port, engine=page.engine_url)
     await serve(page, stop=stop)
+
+
+def _prometheus_authorization(environ: Mapping[str, str]) -> str:
+    """The header's value from the environment; empty: none.
+
+    Raises:
+        CommandError: a header cannot have this value.
+    """
+    value = environ.get(PROMETHEUS_AUTHORIZATION, "").strip()
+    if value and (not value.isascii() or not value.isprintable() or " " not in value):
+        raise CommandError(
+            f"{PROMETHEUS_AUTHORIZATION} is no value of an Authorization header; set it to `Bearer TOKEN`, or to `Basic`"
+            " and the base64 of USER:PASSWORD"
+        )
+    return value

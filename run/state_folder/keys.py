@@ -39,12 +39,14 @@ _GENERATED = re.compile(rf"{_GENERATED_START}[A-Za-z0-9_-]{{32}}")
 _MARKET = ("STOKER_MARKET_KEY", "VAST_API_KEY")
 _MARKET_WEBHOOK = "STOKER_MARKET_WEBHOOK_SECRET"
 _MARKET_WEBHOOK_CHARS_MIN = 16
+PROMETHEUS_AUTHORIZATION = "STOKER_PROMETHEUS_AUTHORIZATION"
+"""The dashboard's `Authorization` to its Prometheus server."""
 
 _VARIABLES: dict[Role, tuple[str, ...]] = {
     "engine": (_ACCOUNT, _ACCOUNT_PREVIOUS, _HMAC, _HMAC_PREVIOUS, _SIGNING, _CA, _MARKET_WEBHOOK, *_MARKET),
     "worker": (_HMAC, *_MARKET),
     "market": _MARKET,
-    "dashboard": (_ACCOUNT,),
+    "dashboard": (_ACCOUNT, PROMETHEUS_AUTHORIZATION),
 }
 """The environment variables with a role's secrets. See also `_ROLES_OF_PREFIX`."""
 _ROLES_OF_PREFIX: dict[str, tuple[Role, ...]] = {
@@ -55,7 +57,7 @@ _ROLES_OF_PREFIX: dict[str, tuple[Role, ...]] = {
 """Variables of which a deployment has any number, by their beginning. Those of OpenTelemetry may name a key of the
 collector."""
 
-_SECRET_VARIABLES = frozenset({*_VARIABLES["engine"], *_VARIABLES["worker"], "STOKER_API_KEY"})
+_SECRET_VARIABLES = frozenset({"STOKER_API_KEY"}.union(*_VARIABLES.values()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

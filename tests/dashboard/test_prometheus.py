@@ -197,6 +197,23 @@ async def test_an_answer_that_is_not_of_prometheus_is_named(status: int, body: s
     assert said in window.notice
 
 
+async def test_the_server_gets_the_authorization_and_no_page_shows_it() -> None:
+    given = []
+
+    async def answer(request: web.Request) -> web.Response:
+        given.append(request.headers.get("Authorization"))
+        return web.Response(status=401)
+
+    app = web.Application()
+    app.router.add_get("/api/v1/query_range", answer)
+    async with TestServer(app) as server:
+        source = Prometheus(f"http://127.0.0.1:{server.port}", {}, "Bearer of-the-test")
+        window = await source.window("llm", "7d", 1e9, patience_seconds=60.0)
+        await source.close()
+    assert set(given) == {"Bearer of-the-test"}
+    assert "of-the-test" not in window.notice + repr(source)
+
+
 class Slow:
     """A server of one error, which can be held back."""
 

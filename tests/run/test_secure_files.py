@@ -25,6 +25,7 @@ SECRETS = {
     "STOKER_MARKET_KEY": "market",
     "VAST_API_KEY": "vast",
     "STOKER_SECRET_HF_TOKEN": "hf",
+    "STOKER_PROMETHEUS_AUTHORIZATION": "Bearer prometheus",
     "STOKER_API_KEY": "a client's",
 }
 SETTING = {"STOKER_TRACES": "/traces"}
@@ -37,7 +38,11 @@ STRANGERS = {"AWS_SECRET_ACCESS_KEY": "not ours", "PATH": "/bin"}
         (None, set()),
         ("market", {"STOKER_MARKET_KEY", "VAST_API_KEY"}),
         ("worker", {"STOKER_HMAC_SECRET", "STOKER_MARKET_KEY", "VAST_API_KEY", "STOKER_SECRET_HF_TOKEN"}),
-        ("engine", set(SECRETS) - {"STOKER_SECRET_HF_TOKEN", "STOKER_API_KEY"}),
+        ("dashboard", {"STOKER_ACCOUNT_KEY", "STOKER_PROMETHEUS_AUTHORIZATION"}),
+        (
+            "engine",
+            set(SECRETS) - {"STOKER_SECRET_HF_TOKEN", "STOKER_API_KEY", "STOKER_PROMETHEUS_AUTHORIZATION"},
+        ),
     ],
 )
 def test_a_child_gets_only_the_secrets_of_its_role(role, given):

@@ -27,7 +27,7 @@ _HEALTH_REMEDIES = {
     "stuck": "its workflow makes no progress: see `stoker endpoints show`, and the how-to on operation",
     "waiting": "requests wait for a worker: see `stoker decisions`",
     "late": "the queue is over its target: raise max_workers, or see `stoker decisions`",
-    "degraded": "a worker has an error: see `stoker workers` and `stoker logs`",
+    "degraded": "a worker has an error or its starts fail: see `stoker workers` and `stoker logs`",
 }
 
 
