@@ -1,6 +1,5 @@
 """The notifier: follows what engines and Temporal workers report, and delivers a notice when an alert begins or ends."""
 
-import asyncio
 import contextlib
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -11,15 +10,9 @@ from temporalio.exceptions import ActivityError
 from temporalio.workflow import ActivityCancellationType
 
 from activities.notices.deliver import NoticeActivities
+from activities.notices.sending import RETRY_SECONDS_MAX, ChannelSenders
 from policy.alerting.incidents import CHECK_SECONDS, AlertBook, check, with_report
-from policy.alerting.outbox import (
-    EXPIRE_SECONDS,
-    Outbox,
-    with_batch,
-    with_channels,
-    with_notices,
-    without_batch,
-)
+from policy.alerting.outbox import EXPIRE_SECONDS, Outbox
 from stoker_wire.alerts import (
     NOTIFIER_TASK_QUEUE,
     NOTIFIER_WORKFLOW_TYPE,
@@ -28,13 +21,13 @@ from stoker_wire.alerts import (
     ActiveAlert,
     AlertReport,
     Delivery,
+    Notice,
 )
 from workflows import builds
 from workflows.markdown import literal
 
 TRY_SECONDS_MAX = 25.0
 """One try, after which another process repeats it; longer than the timeouts of webhooks and e-mail."""
-RETRY_SECONDS_MAX = 600.0
 _SHOWN_MAX = 20
 
 
@@ -58,10 +51,9 @@ class NotifierWorkflow:
     @workflow.init
     def __init__(self, state: NotifierState) -> None:
         self._state = state
-        self._outboxes = {each.channel.name: each for each in state.outboxes}
-        self._moving = False
-        self._senders: dict[str, asyncio.Task[None]] = {}
-        """Deliveries in progress, one per channel, so that a slow receiver delays no other."""
+        self._senders = ChannelSenders(
+            state.outboxes, self._deliver, now=workflow.time, changed=self._show_details
+        )
 
     @workflow.run
     async def run(self, state: NotifierState) -> None:
@@ -69,18 +61,17 @@ class NotifierWorkflow:
         while not self._should_continue_as_new():
             book, notices = check(self._state.book, workflow.time(), deployment=self._state.deployment)
             self._state = replace(self._state, book=book)
-            self._outboxes = {name: with_notices(outbox, notices) for name, outbox in self._outboxes.items()}
-            self._start_senders()
-            workflow.set_current_details(self._details())
+            self._senders.send(notices)
+            self._show_details()
             with contextlib.suppress(TimeoutError):
                 await workflow.wait_condition(
                     self._should_continue_as_new,
                     timeout=CHECK_SECONDS,
                     timeout_summary="until the next check",
                 )
-        await self._stop_senders()
+        await self._senders.stop()
         workflow.continue_as_new(
-            replace(self._state, outboxes=tuple(self._outboxes.values())),
+            replace(self._state, outboxes=tuple(self._senders.outboxes.values())),
             initial_versioning_behavior=builds.next_build(),
         )
 
@@ -89,8 +80,7 @@ class NotifierWorkflow:
         """Its channels are those of the settings that the process was started with."""
         book = with_report(self._state.book, report)
         self._state = replace(self._state, book=book, deployment=report.deployment)
-        outboxes = with_channels(self._outboxes.values(), report.channels)
-        self._outboxes = {each.channel.name: each for each in outboxes}
+        self._senders.set_channels(report.channels)
 
     @workflow.query(name=QUERY_FIRING, description="the open incidents")
     def firing(self) -> list[ActiveAlert]:
@@ -100,55 +90,31 @@ class NotifierWorkflow:
     def _should_continue_as_new(self) -> bool:
         return builds.is_long(self._state.history_events_max) or builds.has_other_build()
 
-    def _start_senders(self) -> None:
-        for name, outbox in self._outboxes.items():
-            sender = self._senders.get(name)
-            if outbox.queue and (sender is None or sender.done()):
-                self._senders[name] = asyncio.create_task(self._send(name), name=f"channel {name}")
+    async def _deliver(self, name: str, notices: tuple[Notice, ...]) -> bool:
+        try:
+            await workflow.execute_activity_method(
+                NoticeActivities.deliver_notices,
+                Delivery(channel=name, notices=notices),
+                task_queue=NOTIFIER_TASK_QUEUE,
+                start_to_close_timeout=timedelta(seconds=TRY_SECONDS_MAX),
+                schedule_to_close_timeout=timedelta(seconds=EXPIRE_SECONDS),
+                retry_policy=RetryPolicy(
+                    initial_interval=timedelta(seconds=self._state.first_retry_seconds),
+                    backoff_coefficient=2.0,
+                    maximum_interval=timedelta(seconds=RETRY_SECONDS_MAX),
+                ),
+                # A try that is under way ends before the next run repeats it.
+                cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
+                summary=f"{notices[0].alert} {notices[0].state}, to {name}"[:200],
+            )
+        except ActivityError as error:
+            if not self._senders.stopping:
+                reason = str(error.cause or error)
+                workflow.logger.warning("notice_dropped", extra={"channel": name, "reason": reason})
+            return False
+        return True
 
-    async def _send(self, name: str) -> None:
-        """Delivers the channel's queue in order."""
-        while not self._moving and name in self._outboxes:
-            outbox = self._outboxes[name] = with_batch(self._outboxes[name], workflow.time())
-            if not outbox.batch:
-                return
-            batch = outbox.queue[: outbox.batch]
-            try:
-                await workflow.execute_activity_method(
-                    NoticeActivities.deliver_notices,
-                    Delivery(channel=name, notices=batch),
-                    task_queue=NOTIFIER_TASK_QUEUE,
-                    start_to_close_timeout=timedelta(seconds=TRY_SECONDS_MAX),
-                    schedule_to_close_timeout=timedelta(seconds=EXPIRE_SECONDS),
-                    retry_policy=RetryPolicy(
-                        initial_interval=timedelta(seconds=self._state.first_retry_seconds),
-                        backoff_coefficient=2.0,
-                        maximum_interval=timedelta(seconds=RETRY_SECONDS_MAX),
-                    ),
-                    # A try that is under way ends before the next run repeats it.
-                    cancellation_type=ActivityCancellationType.WAIT_CANCELLATION_COMPLETED,
-                    summary=f"{batch[0].alert} {batch[0].state}, to {name}"[:200],
-                )
-            except ActivityError as error:
-                if self._moving:
-                    return  # the next run delivers it
-                workflow.logger.warning(
-                    "notice_dropped", extra={"channel": name, "reason": str(error.cause or error)}
-                )
-                delivered = False
-            else:
-                delivered = True
-            if name in self._outboxes:
-                self._outboxes[name] = without_batch(self._outboxes[name], delivered=delivered)
-                workflow.set_current_details(self._details())
-
-    async def _stop_senders(self) -> None:
-        self._moving = True
-        for sender in self._senders.values():
-            sender.cancel()
-        await asyncio.gather(*self._senders.values(), return_exceptions=True)
-
-    def _details(self) -> str:
+    def _show_details(self) -> None:
         firing = self._state.book.firing
         lines = [f"{len(firing)} alerts fire, {len(self._state.book.processes)} processes report"]
         lines += [
@@ -157,6 +123,6 @@ class NotifierWorkflow:
         ]
         lines += [
             f"- channel {literal(name)}: {len(outbox.queue)} wait, {outbox.delivered} delivered, {outbox.dropped} dropped"
-            for name, outbox in self._outboxes.items()
+            for name, outbox in self._senders.outboxes.items()
         ]
-        return "\n".join(lines)
+        workflow.set_current_details("\n".join(lines))

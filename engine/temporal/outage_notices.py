@@ -2,29 +2,22 @@
 
 import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
 from activities.notices.deliver import Channel
 from activities.notices.errors import NotDelivered
 from activities.notices.reporting import NoticePlan
+from activities.notices.sending import RETRY_SECONDS_MAX, ChannelSenders
 from policy.alerting.conditions import temporal_alerts
 from policy.alerting.incidents import AlertBook, check, with_report
-from policy.alerting.outbox import (
-    EXPIRE_SECONDS,
-    Outbox,
-    with_batch,
-    with_channels,
-    with_notices,
-    without_batch,
-)
-from stoker_wire.alerts import AlertReport
+from policy.alerting.outbox import EXPIRE_SECONDS
+from stoker_wire.alerts import AlertReport, Notice
 
 log = structlog.get_logger(__name__)
 
 LOOK_SECONDS = 5.0
-RETRY_SECONDS_MAX = 600.0
 
 
 class OutageNotices:
@@ -48,10 +41,8 @@ class OutageNotices:
         self._first_retry_seconds = first_retry_seconds
         self._now = now
         self._book = AlertBook()
-        self._outboxes: dict[str, Outbox] = {
-            each.channel.name: each for each in with_channels((), plan.channels)
-        }
-        self._senders: dict[str, asyncio.Task[None]] = {}
+        self._senders = ChannelSenders((), self._deliver, now=now)
+        self._senders.set_channels(plan.channels)
 
     async def run(self) -> None:
         """Look and send until cancelled."""
@@ -60,39 +51,27 @@ class OutageNotices:
                 self.look()
                 await asyncio.sleep(LOOK_SECONDS)
         finally:
-            for sender in self._senders.values():
-                sender.cancel()
-            await asyncio.gather(*self._senders.values(), return_exceptions=True)
+            await self._senders.stop()
 
     def look(self) -> None:
         """Evaluate the condition, and start to send new notices."""
         alerts = temporal_alerts(self._silent_seconds(), place=self._place)
         report = AlertReport(role="engine", place=self._place, alerts=tuple(alerts))
         self._book, notices = check(with_report(self._book, report), self._now(), deployment=self._deployment)
-        self._outboxes = {name: with_notices(outbox, notices) for name, outbox in self._outboxes.items()}
-        for name, outbox in self._outboxes.items():
-            sender = self._senders.get(name)
-            if outbox.queue and (sender is None or sender.done()):
-                self._senders[name] = asyncio.create_task(self._send(name), name=f"channel {name}")
+        self._senders.send(notices)
 
-    async def _send(self, name: str) -> None:
-        """Deliver the channel's queue in order. A try that fails is repeated with the same notices, for a day."""
+    async def _deliver(self, name: str, notices: Sequence[Notice]) -> bool:
+        """A try that fails is repeated with the same notices, for a day."""
         pause = self._first_retry_seconds
         while True:
-            outbox = self._outboxes[name] = with_batch(self._outboxes[name], self._now())
-            if not outbox.batch:
-                return
-            batch, delivered = outbox.queue[: outbox.batch], True
             try:
-                await self._channels[name].deliver(batch)
+                await self._channels[name].deliver(notices)
             except NotDelivered as error:
                 log.warning("notice_not_delivered", channel=name, final=error.final, reason=str(error))
-                if not error.final and self._now() - batch[0].at < EXPIRE_SECONDS:
-                    await asyncio.sleep(error.retry_after_seconds or pause)
-                    pause = min(pause * 2, RETRY_SECONDS_MAX)
-                    continue
-                delivered = False
+                if error.final or self._now() - notices[0].at >= EXPIRE_SECONDS:
+                    return False
+                await asyncio.sleep(error.retry_after_seconds or pause)
+                pause = min(pause * 2, RETRY_SECONDS_MAX)
             else:
-                log.info("notice_delivered", channel=name, notices=[each.id for each in batch])
-            pause = self._first_retry_seconds
-            self._outboxes[name] = without_batch(self._outboxes[name], delivered=delivered)
+                log.info("notice_delivered", channel=name, notices=[each.id for each in notices])
+                return True
