@@ -9,7 +9,7 @@ import structlog
 from temporalio.exceptions import ApplicationError, ApplicationErrorCategory
 
 from activities.secrets import DeploymentSecrets
-from market.port import InstanceGone, MarketError, OfferGone, RateLimited, Unavailable
+from market.interface import InstanceGone, MarketError, OfferGone, RateLimited, Unavailable
 
 _log = structlog.get_logger(__name__)
 

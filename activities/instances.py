@@ -27,8 +27,8 @@ from activities.saved_logs import LINES_MAX, SavedLogs
 from activities.secrets import DeploymentSecrets
 from activities.signing import report_address, sealed_signing_key
 from controller.effects import CreatedInstance, FoundOffers, ListedInstances
+from market.interface import InstanceGone, Launch, Market, MarketError
 from market.ownership import LABEL_PREFIX, Account, DeploymentMarket
-from market.port import InstanceGone, Launch, Market, MarketError
 from stoker_wire.market import Charge, Instance, Offer, Template
 from stoker_wire.workergroup import Workergroup
 

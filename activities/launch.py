@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from activities.secrets import DeploymentSecrets
-from market.port import Launch, OfferQuery, Refused
+from market.interface import Launch, OfferQuery, Refused
 from market.query import GrammarError, LaunchArgs, merge_filters, parse_launch_args, query_of, read_env
 from stoker_wire.market import DOLLARS_PER_HOUR_MAX, Offer, Template
 from stoker_wire.parsing.strict_json import NotJson, parse_json

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from market.port import Refused
+from market.interface import Refused
 from stoker_wire.security.redaction import HIDDEN, REFERENCE
 from stoker_wire.security.token import mint_worker_token
 

@@ -31,7 +31,7 @@ from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.messages import SEARCH_ATTRIBUTES, MetricsBatch
 from stoker_wire.states import WorkerState
 from tests.workflows.world import World, group, make_market, make_workers
-from workflows.hosting.converter import data_converter
+from workflows.temporal_worker.converter import data_converter
 
 STEP_SECONDS = 5.0
 REQUEST_LOAD = 10.0

@@ -26,6 +26,7 @@ from controller.state import EndpointStateBook
 from controller.whatif import lifecycle as whatif
 from controller.whatif.advice import Advice
 from policy.capacity.supply import holds_requests
+from policy.state.apply_operation import apply_operation, launched_worker
 from policy.state.billing import bills_due
 from policy.state.lifecycle import InvalidTransition, is_booting, is_hot
 from policy.state.observation import Observation, Offers
@@ -42,7 +43,6 @@ from policy.state.plan import (
     Stop,
     Update,
 )
-from policy.state.plan_effects import apply_operation, launched_worker
 from policy.state.worker import Worker
 from stoker_wire.messages import MetricsBatch
 from stoker_wire.parsing.limits import ERROR_BYTES_MAX, shortened

@@ -6,8 +6,8 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from controller.carryover import read_or_forget
 from controller.decision_log import DecisionLog
+from controller.previous_run import read_or_forget
 from controller.whatif.advice import Advice
 from policy.capacity.performance import LOAD_EPSILON
 from policy.load.history import LoadHistory

@@ -64,7 +64,7 @@ def create_parts(
 ) -> Parts:
     """The engine, not started.
 
-    The client must use `workflows.hosting.converter.data_converter`.
+    The client must use `workflows.temporal_worker.converter.data_converter`.
     """
     engine = Engine(settings, temporal_client, tracing=tracing)
     route_api = RouteApi(engine)

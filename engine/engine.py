@@ -12,7 +12,7 @@ import structlog
 from temporalio.client import Client
 
 from activities.notices.reporting import AlertReporter
-from activities.safety_nets import SafetyNets
+from activities.sweep_watchdog import SweepWatchdog
 from engine.alerts import AlertWatch
 from engine.api.keys import Accounts
 from engine.request_log import RequestLog
@@ -120,10 +120,10 @@ class Engine:
         if self.request_log is not None:
             self._run(_restarted(self.request_log.run, "request_log"), "request_log")
         if self.settings.sweep is not None:
-            nets = SafetyNets(
+            watchdog = SweepWatchdog(
                 self.client, self.settings.sweep, every_seconds=self.settings.sweep_ensure_seconds
             )
-            self._run(_restarted(nets.run, "safety_nets"), "safety_nets")
+            self._run(_restarted(watchdog.run, "sweep_watchdog"), "sweep_watchdog")
         if self.settings.notices is not None:
             place = f"{socket.gethostname()}:{self.settings.port}"
             self._alert_reporter = AlertReporter(

@@ -8,7 +8,7 @@ from typing import Any
 
 from activities.notices.deliver import Channel
 from activities.notices.reporting import NoticePlan
-from activities.safety_nets import ENSURE_SECONDS, SweepSpec
+from activities.sweep_watchdog import ENSURE_SECONDS, SweepSpec
 from webserver.connections import ConnectionLimits
 
 CONTROL_BODY_BYTES_MAX = 1024 * 1024

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from market.port import InstanceGone, Launch, MarketError, OfferGone, OfferQuery, Refused, Unavailable
+from market.interface import InstanceGone, Launch, MarketError, OfferGone, OfferQuery, Refused, Unavailable
 from stoker_wire.market import Charge, Instance, Offer, Template
 
 HOURS_PER_MONTH = 730.0

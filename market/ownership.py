@@ -12,7 +12,7 @@ from typing import TypeVar
 
 import structlog
 
-from market.port import InstanceGone, Launch, Market, OfferQuery
+from market.interface import InstanceGone, Launch, Market, OfferQuery
 from stoker_wire.market import Charge, Instance, Offer, Template
 
 log = structlog.get_logger(__name__)

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, model_validator
 from temporalio.common import WorkerDeploymentVersion
 
-from activities.safety_nets import SweepSpec
+from activities.sweep_watchdog import SweepSpec
 from engine.settings import RequestLogSettings
 from hosts.settings import GpuSettings, HostMarketSettings, MachineSettings, TemplateSettings
 from market.vast.bodies import origin

@@ -1,4 +1,4 @@
-"""Temporal host of one endpoint's controller: passes messages to it, runs the planner, carries out effects."""
+"""The workflow of one endpoint: passes messages to its controller, runs the planner, carries out effects."""
 
 import asyncio
 from typing import Any
@@ -9,15 +9,15 @@ from temporalio.exceptions import ApplicationError, CancelledError, FailureError
 from activities.messages import label_prefix
 from activities.planner import plan
 from controller import config_events, query_results
-from controller.carryover import read_handed_on
 from controller.controller import EndpointController
+from controller.previous_run import read_handed_on
 from controller.query_results import Deleted
 from controller.state import LAUNCH_ID_CHARS, EndpointStateBook
 from policy.state.observation import LAUNCH_IDS_PER_PLAN
 from stoker_wire import control
 from stoker_wire.control import EndpointSpec
-from workflows import builds, message_validation, options
-from workflows.effects import Effects
+from workflows import continue_as_new, message_validation, options
+from workflows.effect_runner import Effects
 from workflows.message_handlers import MessageHandlers
 from workflows.publish import Publisher
 from workflows.wake_timer import WakeTimer
@@ -135,23 +135,23 @@ class EndpointWorkflow(MessageHandlers):
         if not self._should_continue_as_new():
             return  # a cancel request came meanwhile
         controller.state.count_dollars(workflow.time())
-        if builds.has_other_build():
+        if continue_as_new.has_other_build():
             controller.state.record.moved_at = workflow.time()
         workflow.continue_as_new(
             controller.state.spec(self._history_events_max),
             memo=self._publisher.memo,
             search_attributes=workflow.info().typed_search_attributes,
-            initial_versioning_behavior=builds.next_build(),
+            initial_versioning_behavior=continue_as_new.next_build(),
         )
 
     def _should_continue_as_new(self) -> bool:
         if _is_cancelled() and workflow.info().get_current_history_length() < CANCELLED_EVENTS_MAX:
             return False
-        return builds.is_long(self._history_events_max) or self._should_move()
+        return continue_as_new.is_long(self._history_events_max) or self._should_move()
 
     def _should_move(self) -> bool:
         moved_at = self._controller.state.record.moved_at
-        return builds.has_other_build() and workflow.time() - moved_at >= MOVE_SECONDS_MIN
+        return continue_as_new.has_other_build() and workflow.time() - moved_at >= MOVE_SECONDS_MIN
 
     def _note_change(self) -> None:
         self._changed = True

@@ -23,7 +23,7 @@ from stoker_wire.alerts import (
     Delivery,
     Notice,
 )
-from workflows import builds
+from workflows import continue_as_new
 from workflows.markdown import literal
 
 TRY_SECONDS_MAX = 25.0
@@ -72,7 +72,7 @@ class NotifierWorkflow:
         await self._senders.stop()
         workflow.continue_as_new(
             replace(self._state, outboxes=tuple(self._senders.outboxes.values())),
-            initial_versioning_behavior=builds.next_build(),
+            initial_versioning_behavior=continue_as_new.next_build(),
         )
 
     @workflow.signal(name=REPORT_ALERTS, description="what an engine or a Temporal worker sees")
@@ -88,7 +88,7 @@ class NotifierWorkflow:
         return [each.alert for each in self._state.book.firing]
 
     def _should_continue_as_new(self) -> bool:
-        return builds.is_long(self._state.history_events_max) or builds.has_other_build()
+        return continue_as_new.is_long(self._state.history_events_max) or continue_as_new.has_other_build()
 
     async def _deliver(self, name: str, notices: tuple[Notice, ...]) -> bool:
         try:

@@ -14,7 +14,7 @@ from temporalio.client import Client
 from engine.app import start_server
 from engine.settings import EngineSettings, RequestLogSettings
 from run.gc_tuning import tune_garbage_collector
-from workflows.hosting.converter import data_converter
+from workflows.temporal_worker.converter import data_converter
 
 
 async def run(address: str, request_log: Path | None) -> None:

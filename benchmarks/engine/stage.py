@@ -23,7 +23,7 @@ from stoker_wire.control import TASK_QUEUE, WORKFLOW_TYPE, EndpointSpec, workflo
 from stoker_wire.messages import MEMO_KEY, EndpointMemo, Member
 from stoker_wire.security.token import mint_endpoint_key, mint_worker_token
 from stoker_wire.states import WorkerState
-from workflows.hosting.converter import data_converter
+from workflows.temporal_worker.converter import data_converter
 
 SECRET = b"benchmark secret, 32 bytes long!"
 PERF = 1e6

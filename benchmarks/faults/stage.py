@@ -19,8 +19,8 @@ import stoker
 from benchmarks.faults.cut import Wire
 from benchmarks.faults.traffic import ROUTE, TOKENS, Traffic
 from hosts.settings import TemplateSettings
+from market.interface import MarketError
 from market.ownership import owner_of
-from market.port import MarketError
 from market.vast.client import VastMarket
 from run.commands.dev import DevStack
 from run.demo.chaos import instance_pid

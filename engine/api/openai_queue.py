@@ -14,7 +14,7 @@ from engine.api.parsing import FastRouteRequest
 from engine.api.route_api import Access, RouteApi
 from engine.engine import Engine
 from engine.request_log import Outcome
-from engine.routing.breaks.break_detection import identify
+from engine.routing.failure_detection.broken_workers import identify
 from engine.routing.requests.request_queue import QueuedRequest
 from engine.routing.wait_reasons import why_waiting
 from engine.routing.worker import KnownWorker

@@ -19,7 +19,7 @@ from engine.engine import Engine
 from engine.openapi import common, endpoint_shapes, workergroup_shapes
 from engine.openapi.declarations import ACCOUNT, BODY, TEMPORAL, ok
 from engine.routing.endpoint import Endpoint
-from market.port import MarketError
+from market.interface import MarketError
 from market.vast.client import VastMarket
 from stoker_wire.control import QUERY_DECISIONS
 from stoker_wire.http.openapi import handles

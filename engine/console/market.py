@@ -16,7 +16,7 @@ from engine.api.parsing import answer, path_id, read_object
 from engine.engine import Engine
 from engine.openapi import market_shapes
 from engine.openapi.declarations import ACCOUNT, BODY, ID, MARKET, ok
-from market.port import OfferQuery
+from market.interface import OfferQuery
 from market.query import GrammarError, parse_env
 from stoker_wire.http.openapi import Parameter, handles
 from stoker_wire.parsing.strict_json import parse_json

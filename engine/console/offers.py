@@ -15,7 +15,7 @@ from engine.console.workergroup_checks import check_search
 from engine.engine import Engine
 from engine.openapi import market_shapes
 from engine.openapi.declarations import ACCOUNT, BODY, MARKET, ok
-from market.port import OfferQuery, Refused
+from market.interface import OfferQuery, Refused
 from stoker_wire.http.openapi import handles
 from stoker_wire.market import Offer, Template
 from stoker_wire.parsing.numbers import finite

@@ -3,7 +3,9 @@
 from collections.abc import Callable, Collection
 
 from engine.request_log import Outcome
-from engine.routing.breaks.break_detection import (
+from engine.routing.client_keys import ClientKeyAccount
+from engine.routing.endpoint import Endpoint
+from engine.routing.failure_detection.broken_workers import (
     detect_break,
     finish_left,
     identify,
@@ -13,8 +15,6 @@ from engine.routing.breaks.break_detection import (
     record_left,
     settle_suspect,
 )
-from engine.routing.client_keys import ClientKeyAccount
-from engine.routing.endpoint import Endpoint
 from engine.routing.requests.ended_requests import ended_request, forget_oldest, outcome_of
 from engine.routing.requests.request_queue import QueuedRequest
 from engine.routing.requests.routed_call import RoutedCall

@@ -10,8 +10,8 @@ import structlog
 
 from engine.fleet_stats import FleetStats, gpu_dollars_per_hour
 from engine.request_stats import RequestStats
-from engine.routing.breaks.broken_requests import BrokenRequests
 from engine.routing.client_keys import ClientKeys
+from engine.routing.failure_detection.broken_requests import BrokenRequests
 from engine.routing.requests.request_queue import QueuedRequest, RequestQueue
 from engine.routing.served_routes import ServedRoutes
 from engine.routing.worker import KnownWorker

@@ -1,6 +1,6 @@
 """One worker in the engine's soft state: memo listing, last report, outstanding requests, evidence of failures."""
 
-from engine.routing.breaks.suspicion import Breaks, Suspicion
+from engine.routing.failure_detection.suspicion import Breaks, Suspicion
 from engine.routing.listing import Listing
 from engine.routing.outstanding import OutstandingLoad
 from engine.routing.report import Report

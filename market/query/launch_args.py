@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
-from market.port import Launch
+from market.interface import Launch
 from market.query.docker_flags import parse_env
 from market.query.errors import GrammarError, shown
 from market.query.words import Word, split_words

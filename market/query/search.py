@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from market.port import OfferQuery
+from market.interface import OfferQuery
 from market.query.errors import GrammarError, shown
 from market.query.order import ALIASES, parse_order
 from stoker_wire.parsing.numbers import finite

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeVar
 import httpx
 from pydantic import BaseModel, ValidationError
 
-from market.port import Launch, Unavailable
+from market.interface import Launch, Unavailable
 from stoker_wire.market import Charge
 from stoker_wire.parsing.ids import read_id
 

@@ -11,7 +11,7 @@ from typing import Any
 import httpx
 import structlog
 
-from market.port import InstanceGone, Launch, Market, MarketError, OfferQuery, Refused, Unavailable
+from market.interface import InstanceGone, Launch, Market, MarketError, OfferQuery, Refused, Unavailable
 from market.shared_listing import SharedListing
 from market.shared_lookup import SharedLookup
 from market.vast.bodies import (
@@ -75,7 +75,7 @@ def _client(*, trust_env: bool, **options: Any) -> httpx.AsyncClient:
 
 
 class VastMarket(Market):
-    """`market.port.Market` over HTTP. Calls are not retried."""
+    """`market.interface.Market` over HTTP. Calls are not retried."""
 
     def __init__(
         self,

@@ -7,7 +7,15 @@ from typing import Any, Literal
 
 import httpx
 
-from market.port import InstanceGone, MarketError, OfferGone, RateLimited, Refused, Unauthorised, Unavailable
+from market.interface import (
+    InstanceGone,
+    MarketError,
+    OfferGone,
+    RateLimited,
+    Refused,
+    Unauthorised,
+    Unavailable,
+)
 from stoker_wire.parsing.numbers import read_number
 
 About = Literal["offer", "instance", "template", "account"]

@@ -10,6 +10,7 @@ from policy.capacity.budget import BudgetTracker
 from policy.capacity.limits import workers_max
 from policy.capacity.performance import PerfEstimates
 from policy.capacity.supply import Supply, measure_supply
+from policy.state.apply_operation import apply_operation, launched_worker
 from policy.state.host_failures import cause_of
 from policy.state.machine_stats import remember_hosts
 from policy.state.observation import Memory, Observation
@@ -25,7 +26,6 @@ from policy.state.plan import (
     Update,
     Wait,
 )
-from policy.state.plan_effects import apply_operation, launched_worker
 from policy.state.worker import Drain, Goal, HostFailure, Worker
 from policy.tuning import Tuning
 from policy.wording import Reason, price

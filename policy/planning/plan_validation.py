@@ -10,6 +10,7 @@ from policy.capacity.budget import BudgetTracker
 from policy.capacity.demand import is_known_idle
 from policy.capacity.limits import WORKERS_MAX
 from policy.planning.drain import is_drained
+from policy.state.apply_operation import apply_operation, launched_worker
 from policy.state.host_failures import split
 from policy.state.lifecycle import InvalidTransition, is_hot
 from policy.state.liveness import mark_unresponsive
@@ -26,7 +27,6 @@ from policy.state.plan import (
     Stop,
     Update,
 )
-from policy.state.plan_effects import apply_operation, launched_worker
 from policy.state.worker import Goal, Worker
 from policy.tuning import DEFAULT_TUNING, Tuning
 from stoker_wire.endpoint import EndpointState

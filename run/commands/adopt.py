@@ -7,8 +7,8 @@ from rich.table import Table
 from temporalio.client import Client, WorkflowExecutionStatus
 from temporalio.service import RPCError, RPCStatusCode
 
+from market.interface import InstanceGone, MarketError
 from market.ownership import DeploymentMarket, Owner, owner_of
-from market.port import InstanceGone, MarketError
 from run.errors import CommandError
 from run.state_folder.identity import require_identity
 from stoker.cli.output import in_cells

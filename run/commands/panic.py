@@ -17,8 +17,8 @@ from temporalio.client import Client
 from temporalio.service import RPCError, RPCStatusCode
 
 from activities.messages import read_label
+from market.interface import InstanceGone, MarketError, RateLimited, Unauthorised
 from market.ownership import LABEL_PREFIX, DeploymentMarket, count_by_deployment
-from market.port import InstanceGone, MarketError, RateLimited, Unauthorised
 from run.errors import CommandError
 from run.processes.temporal_server import Target, connect_to
 from run.state_folder.identity import identity_of, read_identity, require_identity

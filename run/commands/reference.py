@@ -137,7 +137,7 @@ def metrics_page() -> str:
     # Loads the three programs.
     from engine.metrics.families import HISTOGRAMS, OF_ENDPOINTS, OF_ENGINE  # noqa: PLC0415
     from hosts.api.metrics import DECLARED as OF_HOSTS  # noqa: PLC0415
-    from workflows.hosting.metrics import DECLARED as OF_WORKERS  # noqa: PLC0415
+    from workflows.temporal_worker.metrics import DECLARED as OF_WORKERS  # noqa: PLC0415
 
     rows: list[_MetricRow] = [
         (family.sample_name, family.kind, (*labels, *family.labels), family.about)

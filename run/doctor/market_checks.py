@@ -6,8 +6,8 @@ from collections.abc import AsyncIterator
 
 import httpx
 
+from market.interface import MarketError, OfferQuery, Unauthorised
 from market.ownership import Account, DeploymentMarket
-from market.port import MarketError, OfferQuery, Unauthorised
 from market.vast.client import VastMarket
 from run.doctor.engine_checks import http_client
 from run.errors import CommandError

@@ -25,7 +25,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from run.errors import CommandError
 from run.settings import DevSettings, TemporalSettings
-from workflows.hosting.converter import data_converter
+from workflows.temporal_worker.converter import data_converter
 
 atexit.register(time.sleep, 0.25)
 """Threads of Temporal's core can abort an interpreter that shuts down; see `stoker.control.EXIT_SECONDS`."""

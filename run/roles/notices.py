@@ -17,8 +17,8 @@ from policy.alerting.conditions import (
 )
 from run.settings import DevSettings
 from stoker_wire.alerts import ActiveAlert
-from workflows.hosting.metrics import WorkerMetrics
-from workflows.hosting.worker import build_notifier_worker
+from workflows.temporal_worker.metrics import WorkerMetrics
+from workflows.temporal_worker.worker import build_notifier_worker
 
 log = structlog.get_logger(__name__)
 

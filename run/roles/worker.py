@@ -10,9 +10,9 @@ import structlog
 
 from activities.instances import MarketActivities
 from activities.notices.reporting import AlertReporter
-from activities.safety_nets import SafetyNets, ensure_sweep
 from activities.saved_logs import SavedLogs
 from activities.secrets import DeploymentSecrets
+from activities.sweep_watchdog import SweepWatchdog, ensure_sweep
 from market.ownership import DeploymentMarket
 from run.errors import CommandError
 from run.gc_tuning import tune_garbage_collector
@@ -25,8 +25,8 @@ from run.state_folder.identity import ensure_identity
 from run.state_folder.keys import load_keys
 from stoker_wire.security.loopback import is_loopback
 from webserver.metrics_page import served_page
-from workflows.hosting.metrics import WorkerMetrics
-from workflows.hosting.worker import WorkerSettings, build_workers, forwarding_runtime
+from workflows.temporal_worker.metrics import WorkerMetrics
+from workflows.temporal_worker.worker import WorkerSettings, build_workers, forwarding_runtime
 
 log = structlog.get_logger(__name__)
 
@@ -60,8 +60,8 @@ async def run_worker(settings: DevSettings) -> None:
     running = [asyncio.create_task(worker.run()) for worker in workers]
     sweep = settings.sweep.spec
     await ensure_sweep(client, sweep, configure=True)
-    nets = SafetyNets(client, sweep, every_seconds=settings.sweep.ensure_seconds)
-    side_tasks = [asyncio.create_task(nets.run(), name="safety nets")]
+    watchdog = SweepWatchdog(client, sweep, every_seconds=settings.sweep.ensure_seconds)
+    side_tasks = [asyncio.create_task(watchdog.run(), name="sweep watchdog")]
     plan = settings.notify.plan()
     reporter = (
         None if plan is None else AlertReporter(client, plan, role="worker", place=socket.gethostname())

@@ -21,7 +21,7 @@ from activities.messages import (
 from activities.secrets import DeploymentSecrets
 from activities.signing import open_signing_key
 from market.fake import FakeMarket
-from market.port import InstanceGone, OfferGone, RateLimited, Refused, Unauthorised, Unavailable
+from market.interface import InstanceGone, OfferGone, RateLimited, Refused, Unauthorised, Unavailable
 from stoker_wire.market import Instance, Offer
 from stoker_wire.security.token import read_worker_token
 

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from hosts import HostMarketSettings, MachineSettings, TemplateSettings, create_app
 from market.fake import FakeMarket
-from market.port import InstanceGone, Launch, Market, OfferGone, OfferQuery, Refused
+from market.interface import InstanceGone, Launch, Market, OfferGone, OfferQuery, Refused
 from market.vast.client import VastMarket
 from stoker_wire.market import Instance, Offer, Template
 

@@ -10,7 +10,7 @@ from activities.messages import DestroyInstance, OnInstance
 from activities.saved_logs import FILES_MAX, TEXT_CHARS_MAX, SavedLogs
 from activities.secrets import DeploymentSecrets
 from market.fake import FakeMarket
-from market.port import Launch, Unavailable
+from market.interface import Launch, Unavailable
 from stoker_wire.market import Offer, Template
 
 SECRETS = DeploymentSecrets(hmac_secret=b"s" * 32, named={"HF": "hf_named_secret"})

@@ -51,7 +51,7 @@ HARMLESS = {
     ("wire/stoker_wire/endpoint.py", "dropped"),
     ("run/yaml_files.py", "_MERGE"),
     ("workflows/sweep/sweep.py", "foreign"),
-    ("controller/carryover.py", "first"),
+    ("controller/previous_run.py", "first"),
     ("controller/effects.py", "LIST"),
 }
 

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from controller.carryover import read_handed_on, read_or_forget
+from controller.previous_run import read_handed_on, read_or_forget
 
 
 class Inner(BaseModel):

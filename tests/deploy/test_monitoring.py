@@ -24,8 +24,8 @@ from hosts.api.metrics import DECLARED as OF_HOSTS
 from tests.deploy.prometheus_server import PROMTOOL, needs_prometheus, prometheus_server
 from tests.engine.conftest import ALICE, Stage
 from webserver.metrics_page import served_page
-from workflows.hosting.metrics import DECLARED as OF_WORKERS
-from workflows.hosting.metrics import WorkerMetrics
+from workflows.temporal_worker.metrics import DECLARED as OF_WORKERS
+from workflows.temporal_worker.metrics import WorkerMetrics
 
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "deploy" / "monitoring"

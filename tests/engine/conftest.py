@@ -27,7 +27,7 @@ from stoker_wire.security.token import mint_endpoint_key, mint_worker_token
 from stoker_wire.states import WorkerState
 from tests.engine.standin import StandIn, until
 from tests.environments import python_of
-from workflows.hosting.converter import data_converter
+from workflows.temporal_worker.converter import data_converter
 
 SECRET = b"a secret of the tests, 32 bytes!"
 ALICE, BOB = "alice-key-0123456789", "bob-key-0123456789"

@@ -20,7 +20,7 @@ from stoker_wire.endpoint import ENDPOINT_NAME_CHARS_MAX
 from stoker_wire.market import Offer, Template
 from tests.engine.conftest import ALICE, BOB, SECRET, Stage, WorkerDouble, start_temporal
 from tests.engine.standin import until
-from workflows.hosting.worker import WorkerSettings, build_workers
+from workflows.temporal_worker.worker import WorkerSettings, build_workers
 
 SECRETS = DeploymentSecrets(hmac_secret=SECRET, named={}, report_address="http://127.0.0.1:1")
 TEMPLATE = Template(id=7, hash_id="tmpl", name="echo", image="img", env="-e MODEL=small")

@@ -31,7 +31,7 @@ from tests.engine.conftest import ALICE, SECRET, settings, start_temporal
 from tests.fuzz.calls import Server
 from tests.fuzz.live import live, served
 from tests.fuzz.size import examples
-from workflows.hosting.worker import WorkerSettings, build_workers
+from workflows.temporal_worker.worker import WorkerSettings, build_workers
 
 T = TypeVar("T")
 MARKET_KEY = "market-key-0123456789"

@@ -19,7 +19,7 @@ from aiohttp import web
 from hosts import HostMarketSettings, MachineSettings, TemplateSettings, create_app
 from hosts.agent import proc
 from hosts.api.http import HOST
-from market.port import InstanceGone, Launch, OfferQuery
+from market.interface import InstanceGone, Launch, OfferQuery
 from market.vast.client import VastMarket
 
 KEY = "test-key-0123456789"

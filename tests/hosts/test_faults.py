@@ -2,7 +2,7 @@
 
 import pytest
 
-from market.port import Launch, OfferGone, RateLimited, Unavailable
+from market.interface import Launch, OfferGone, RateLimited, Unavailable
 
 
 async def test_an_offer_can_be_gone(bench):

@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from hosts.serve import serve
-from market.port import Unauthorised
+from market.interface import Unauthorised
 from market.vast.client import VastMarket
 from tests.hosts.conftest import settings_for
 
@@ -233,7 +233,7 @@ async def test_every_answer_is_exactly_application_json(bench):
 
 
 async def test_secrets_never_show_in_a_repr(bench):
-    from market.port import Launch
+    from market.interface import Launch
 
     await bench.rent(env={"MASTER_TOKEN": "very-secret-token"})
     shown = repr(Launch(label="x", env={"A": "very-secret-token"})) + repr(bench.host.settings)

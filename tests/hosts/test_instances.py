@@ -7,7 +7,7 @@ import httpx
 import pytest
 
 from hosts.agent import proc
-from market.port import InstanceGone, Launch, OfferGone, Refused
+from market.interface import InstanceGone, Launch, OfferGone, Refused
 
 
 async def test_a_rented_offer_runs_its_template_and_is_offered_no_more(bench, tools):

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse
 from hosts import GpuSettings
 from hosts.api.metrics import DECLARED
 from hosts.catalog.gpus import Gpu
-from market.port import Launch
+from market.interface import Launch
 
 PROMTOOL = shutil.which("promtool")
 

@@ -5,7 +5,7 @@ from pydantic import ValidationError
 
 from hosts import GpuSettings, HostMarketSettings, MachineSettings, TemplateSettings
 from hosts.catalog.gpus import Gpu, find_gpus
-from market.port import Launch, OfferGone, Refused
+from market.interface import Launch, OfferGone, Refused
 from market.query import parse_order, query_of
 
 H200 = Gpu(index=0, name="H200", ram_mb=143_771, driver="580.65.06")

@@ -10,7 +10,7 @@ import pytest
 from hosts.agent import volumes as agent_volumes
 from hosts.agent.volumes import Volumes
 from hosts.catalog.record import InstanceRecord
-from market.port import Refused
+from market.interface import Refused
 
 WRITE = 'echo "folder $WEIGHTS"; echo there > "$WEIGHTS/file"; exec sleep 1000'
 READ = (

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from market.port import Launch
+from market.interface import Launch
 from market.query import GrammarError, parse_env, parse_launch_args
 from market.query.docker_flags import published_ports, read_env
 

@@ -4,6 +4,7 @@ import pytest
 
 from activities.messages import LABEL_PREFIX, launch_label, read_label
 from market.fake import FakeMarket
+from market.interface import InstanceGone, Launch, Unavailable
 from market.ownership import (
     LABEL_CHARS_MAX,
     DeploymentMarket,
@@ -12,7 +13,6 @@ from market.ownership import (
     deployment_prefix,
     owner_of,
 )
-from market.port import InstanceGone, Launch, Unavailable
 from stoker_wire.endpoint import ENDPOINT_NAME_CHARS_MAX
 from stoker_wire.market import Offer, Template
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import pytest
 
-from market.port import Unavailable
+from market.interface import Unavailable
 from market.shared_listing import SharedListing
 from stoker_wire.market import Instance
 from tests.seeded.temporal.sealed import JumpingLoop

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from market.port import Unavailable
+from market.interface import Unavailable
 from market.shared_lookup import SharedLookup
 from stoker_wire.market import Instance
 

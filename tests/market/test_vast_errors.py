@@ -6,7 +6,7 @@ import time
 import httpx
 import pytest
 
-from market.port import (
+from market.interface import (
     InstanceGone,
     Launch,
     OfferGone,

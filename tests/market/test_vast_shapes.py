@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from market.port import (
+from market.interface import (
     InstanceGone,
     Launch,
     MarketError,

@@ -6,10 +6,10 @@ from policy.capacity.budget import counted_dollars_per_hour
 from policy.load.history import LoadHistory, fold
 from policy.planning.plan_validation import drop_faulty
 from policy.planning.planner import plan
+from policy.state.apply_operation import apply_operation, launched_worker
 from policy.state.machine_stats import remember_hosts
 from policy.state.observation import Memory, Observation, Offers
 from policy.state.plan import Plan, PollInstances, Recruit, Search, StartDrain
-from policy.state.plan_effects import apply_operation, launched_worker
 from policy.state.worker import Drain, Goal, KindRecord, MachineStats, Worker
 from policy.tuning import DEFAULT_TUNING, Tuning
 from stoker_wire.endpoint import EndpointConfig

@@ -8,10 +8,10 @@ from hypothesis import strategies as st
 
 from policy.load.history import LoadHistory, fold
 from policy.planning.planner import plan
+from policy.state.apply_operation import apply_operation
 from policy.state.lifecycle import advance, is_hot
 from policy.state.observation import Memory
 from policy.state.plan import Activate, CancelDrain, StartDrain, Stop
-from policy.state.plan_effects import apply_operation
 from policy.state.worker import Goal, Worker
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState as S

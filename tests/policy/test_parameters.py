@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from policy.planning.planner import plan
+from policy.state.apply_operation import apply_operation, launched_worker
 from policy.state.plan import Destroy, Recruit
-from policy.state.plan_effects import apply_operation, launched_worker
 from policy.state.worker import Goal, MachineStats
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import (

@@ -7,8 +7,8 @@ from rich.console import Console
 from temporalio.testing import WorkflowEnvironment
 
 from market.fake import FakeMarket
+from market.interface import Launch, Unavailable
 from market.ownership import DeploymentMarket
-from market.port import Launch, Unavailable
 from run.commands.adopt import run_adopt
 from run.errors import CommandError
 from run.processes.temporal_server import temporal_binary

@@ -43,8 +43,8 @@ from stoker.management.records import WorkerRecord
 from stoker_wire.control import MARKET_TASK_QUEUE, TASK_QUEUE
 from tests.hosts.conftest import KEY, running, settings_for
 from tests.sdk.conftest import make_certificate
-from workflows.hosting.converter import data_converter
 from workflows.sweep.release import ReleaseWorkflow
+from workflows.temporal_worker.converter import data_converter
 
 
 @activity.defn

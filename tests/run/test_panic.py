@@ -8,8 +8,8 @@ from rich.console import Console
 from temporalio.testing import WorkflowEnvironment
 
 from market.fake import FakeMarket
+from market.interface import Launch, RateLimited, Unauthorised, Unavailable
 from market.ownership import DeploymentMarket
-from market.port import Launch, RateLimited, Unauthorised, Unavailable
 from run.commands.panic import Panic, find_deployment, run_panic
 from run.errors import CommandError
 from run.processes.temporal_server import temporal_binary, temporal_target

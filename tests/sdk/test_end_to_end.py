@@ -28,7 +28,7 @@ from run.state_folder.lock import free_port
 from stoker.control import Control
 from stoker_wire.messages import SEARCH_ATTRIBUTES
 from tests.workflows.world import make_market
-from workflows.hosting.worker import WorkerSettings, build_workers
+from workflows.temporal_worker.worker import WorkerSettings, build_workers
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "text_model"
 SECRET = b"a secret of the tests, 32 bytes!"

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from market.port import Launch
+from market.interface import Launch
 from stoker_wire.market import Offer
 
 GPU_BILLED = frozenset({"loading", "running", "rebooting"})

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from market.port import InstanceGone, Launch, OfferGone, OfferQuery, RateLimited, Refused, Unavailable
+from market.interface import InstanceGone, Launch, OfferGone, OfferQuery, RateLimited, Refused, Unavailable
 from stoker_wire.market import Charge, Instance, Offer, Template
 from tests.seeded.machine import GPU_BILLED, Machine
 from tests.seeded.temporal.sealed import BEGINNING

@@ -15,7 +15,7 @@ from benchmarks.scale.checks import what_became_of_them
 from stoker_wire.control import TASK_QUEUE, WORKFLOW_TYPE
 from tests.system.conftest import until
 from workflows.endpoint import EndpointWorkflow
-from workflows.hosting.converter import data_converter
+from workflows.temporal_worker.converter import data_converter
 
 
 @pytest.mark.long

@@ -13,8 +13,6 @@ from temporalio.testing import WorkflowEnvironment
 from market.ownership import DeploymentMarket
 from stoker_wire.messages import SEARCH_ATTRIBUTES
 from tests.workflows.world import World, make_market, make_workers
-from workflows.hosting.converter import data_converter
-from workflows.hosting.metrics import WorkerMetrics
 from workflows.publish import (
     DOLLARS_PER_HOUR,
     ENDPOINT_ID,
@@ -24,6 +22,8 @@ from workflows.publish import (
     READY_WORKERS,
     TOTAL_WORKERS,
 )
+from workflows.temporal_worker.converter import data_converter
+from workflows.temporal_worker.metrics import WorkerMetrics
 
 _BIN = Path(sys.executable).parent
 _TYPES = {

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from temporalio.client import WorkflowHistory
 
-from market.port import OfferGone, RateLimited
+from market.interface import OfferGone, RateLimited
 from policy.tuning import DEFAULT_TUNING
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.messages import EndpointMemo

@@ -20,19 +20,19 @@ from activities.instances import MarketActivities
 from activities.messages import read_label
 from activities.secrets import DeploymentSecrets
 from market.fake import FakeInstance, FakeMarket
-from market.port import Market
+from market.interface import Market
 from stoker_wire.control import TASK_QUEUE, EndpointSpec, workflow_id
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.market import Offer, Template
 from stoker_wire.messages import MEMO_KEY, Condition, EndpointMemo, MetricsBatch, WorkerMetrics
 from stoker_wire.workergroup import Workergroup
 from workflows.endpoint import EndpointWorkflow
-from workflows.hosting.converter import data_converter
-from workflows.hosting.metrics import WorkerMetrics as ProcessMetrics
-from workflows.hosting.runner import workflow_runner
-from workflows.hosting.worker import WorkerSettings, build_workers
 from workflows.sweep.release import ReleaseWorkflow
 from workflows.sweep.sweep import SweepWorkflow
+from workflows.temporal_worker.converter import data_converter
+from workflows.temporal_worker.metrics import WorkerMetrics as ProcessMetrics
+from workflows.temporal_worker.runner import workflow_runner
+from workflows.temporal_worker.worker import WorkerSettings, build_workers
 
 PERF = {"RTX 3090": 60.0, "RTX 4090": 100.0, "H100": 300.0}
 SECRETS = DeploymentSecrets(

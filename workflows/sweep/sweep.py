@@ -15,12 +15,12 @@ from temporalio.service import RPCError, RPCStatusCode
 from activities.instances import MarketActivities
 from activities.messages import DestroyInstance, ListInstances, label_prefix, read_label
 from activities.progress import Progress, progress_of
-from activities.safety_nets import SIGNAL_CONFIGURE, StalledEndpoint, SweepSpec, ensure_sweep
+from activities.sweep_watchdog import SIGNAL_CONFIGURE, StalledEndpoint, SweepSpec, ensure_sweep
 from market.ownership import Account, count_by_deployment
 from stoker_wire.control import MARKET_TASK_QUEUE, SWEEP_ID, SWEEP_WORKFLOW_TYPE, workflow_id
 from stoker_wire.market import Instance
 from stoker_wire.messages import FOREIGN_KEY, ForeignInstances
-from workflows import builds, options
+from workflows import continue_as_new, options
 from workflows.markdown import literal
 from workflows.sweep.known_instances import (
     KnownInstances,
@@ -207,7 +207,7 @@ class SweepWorkflow:
     @workflow.run
     async def run(self, spec: SweepSpec) -> None:
         """Continues as new when its history is long."""
-        while not builds.is_long(None) and not builds.has_other_build():
+        while not continue_as_new.is_long(None) and not continue_as_new.has_other_build():
             self._due = False
             try:
                 await self._sweep()
@@ -219,11 +219,11 @@ class SweepWorkflow:
             workflow.set_current_details(self._details())
             with contextlib.suppress(TimeoutError):
                 await workflow.wait_condition(
-                    lambda: self._due or builds.has_other_build(),
+                    lambda: self._due or continue_as_new.has_other_build(),
                     timeout=self._spec.every_seconds,
                     timeout_summary="until the next sweep",
                 )
-        workflow.continue_as_new(self._spec, initial_versioning_behavior=builds.next_build())
+        workflow.continue_as_new(self._spec, initial_versioning_behavior=continue_as_new.next_build())
 
     @workflow.signal(description="look whether the workers have another build")
     def wake(self) -> None:

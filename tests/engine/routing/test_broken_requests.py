@@ -5,8 +5,8 @@ import itertools
 import pytest
 
 from engine.api.parsing import FastRouteRequest
-from engine.routing.breaks import broken_requests
-from engine.routing.breaks.broken_requests import BrokenRequests
+from engine.routing.failure_detection import broken_requests
+from engine.routing.failure_detection.broken_requests import BrokenRequests
 from engine.routing.requests.request_queue import QueuedRequest
 from engine.routing.worker import KnownWorker
 from policy.tuning import DEFAULT_TUNING

@@ -7,7 +7,7 @@ from temporalio.client import Client
 
 from engine.app import start_server
 from tests.engine.conftest import ALICE, Stage, settings
-from workflows.hosting.converter import data_converter
+from workflows.temporal_worker.converter import data_converter
 
 READS = [
     ("GET", "/api/v0/endptjobs/", None),

@@ -2,9 +2,9 @@
 
 import pytest
 
+from policy.state.apply_operation import apply_operation
 from policy.state.observation import Memory
 from policy.state.operator_actions import ask, refusal
-from policy.state.plan_effects import apply_operation
 from policy.state.worker import Goal
 from stoker_wire.control import WorkerAction as A
 from stoker_wire.endpoint import EndpointState

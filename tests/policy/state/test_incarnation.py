@@ -3,10 +3,10 @@
 import pytest
 
 from policy.capacity.budget import counted_dollars_per_hour
+from policy.state.apply_operation import apply_operation
 from policy.state.incarnation import Process
 from policy.state.lifecycle import advance
 from policy.state.plan import Activate, Destroy, Reboot, Stop, Update
-from policy.state.plan_effects import apply_operation
 from policy.state.worker import MachineStats, Worker
 from policy.state.worker_events import fold_metrics, fold_operation_result
 from policy.tuning import DEFAULT_TUNING

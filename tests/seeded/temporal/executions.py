@@ -9,7 +9,7 @@ from temporalio.bridge.proto.workflow_commands import WorkflowCommand
 from temporalio.client import WorkflowExecutionStatus
 from temporalio.worker._workflow_instance import WorkflowInstance
 
-from workflows.hosting.converter import data_converter
+from workflows.temporal_worker.converter import data_converter
 
 PAYLOADS = data_converter.payload_converter
 FAILURES = data_converter.failure_converter

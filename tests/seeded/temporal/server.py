@@ -41,7 +41,7 @@ from tests.seeded.temporal.executions import (
     difference,
 )
 from tests.seeded.temporal.sealed import BEGINNING
-from workflows.hosting.converter import data_converter
+from workflows.temporal_worker.converter import data_converter
 
 TASK_TIMEOUT_SECONDS = 10.0
 """A workflow task whose worker died is dispatched again after this time, seconds."""

@@ -28,10 +28,10 @@ from stoker_wire.alerts import (
 )
 from tests.activities.notices.receivers import HttpReceiver, SmtpReceiver
 from tests.workflows.world import histories_of
-from workflows.hosting.converter import data_converter
-from workflows.hosting.runner import workflow_runner
-from workflows.hosting.worker import build_notifier_worker
 from workflows.notifier import NotifierState, NotifierWorkflow
+from workflows.temporal_worker.converter import data_converter
+from workflows.temporal_worker.runner import workflow_runner
+from workflows.temporal_worker.worker import build_notifier_worker
 
 SECRET = b"a signing key of 32 bytes ......"
 ALERT = ActiveAlert(name="StokerNoCapacity", subject="llm", text="2 requests wait")

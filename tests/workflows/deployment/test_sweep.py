@@ -8,8 +8,8 @@ from temporalio.testing import ActivityEnvironment
 
 from activities.instances import MarketActivities
 from market.fake import FakeInstance
+from market.interface import Launch, Unavailable
 from market.ownership import DeploymentMarket
-from market.port import Launch, Unavailable
 from stoker_wire.control import SWEEP_ID
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.messages import FOREIGN_KEY, ForeignInstances

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from activities.safety_nets import StalledEndpoint, SweepSpec
+from activities.sweep_watchdog import StalledEndpoint, SweepSpec
 from workflows.sweep.sweep import without_absence
 
 STALLED = (StalledEndpoint(name="llm", run_id="r", since=1000.0, fault="no worker takes its workflow task"),)

@@ -7,7 +7,7 @@ from temporalio.contrib.pydantic import pydantic_data_converter
 
 from controller.effects import ListedInstances
 from stoker_wire.market import Instance
-from workflows.hosting import converter
+from workflows.temporal_worker import converter
 
 LISTED = ListedInstances(instances=(Instance(id=1, label="stoker:a:1"),))
 

@@ -9,12 +9,12 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families as parse
 
-from market.port import Unavailable
+from market.interface import Unavailable
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState
 from tests.workflows.world import group
 from webserver.metrics_page import served_page
-from workflows.hosting.metrics import DECLARED, WorkerMetrics
+from workflows.temporal_worker.metrics import DECLARED, WorkerMetrics
 
 PROMTOOL = shutil.which("promtool")
 

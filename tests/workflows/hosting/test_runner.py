@@ -8,8 +8,8 @@ from temporalio.exceptions import ApplicationError
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import Worker
 
-from workflows.hosting.converter import data_converter
-from workflows.hosting.runner import workflow_runner
+from workflows.temporal_worker.converter import data_converter
+from workflows.temporal_worker.runner import workflow_runner
 
 
 def test_nothing_that_converts_asks_to_what_a_payload_belongs():

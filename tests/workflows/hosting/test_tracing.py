@@ -11,7 +11,7 @@ from run.roles.tracing import interceptors_of, tracing_of
 from stoker_wire.endpoint import EndpointConfig
 from tests.otlp import collecting
 from tests.workflows.world import World, group, make_market, make_workers
-from workflows.hosting.converter import data_converter
+from workflows.temporal_worker.converter import data_converter
 
 
 async def test_activities_are_traces_of_their_own_and_carry_no_secret(

@@ -7,7 +7,7 @@ import pytest
 from temporalio.client import WorkflowExecutionStatus, WorkflowFailureError
 from temporalio.exceptions import CancelledError
 
-from market.port import Unavailable
+from market.interface import Unavailable
 from stoker.control import Control
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.messages import EndpointMemo

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from temporalio.api.enums.v1 import EventType
 
-from market.port import Unavailable
+from market.interface import Unavailable
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.messages import EndpointMemo
 from stoker_wire.parsing.limits import FACTOR_MAX, LOAD_MAX

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from temporalio.client import WorkflowExecutionStatus
 
-from market.port import Launch, OfferGone, Unavailable
+from market.interface import Launch, OfferGone, Unavailable
 from stoker_wire.control import MARKET_TASK_QUEUE, TASK_QUEUE
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.messages import EndpointMemo

@@ -17,8 +17,8 @@ from stoker_wire.market import Charge, Instance
 from stoker_wire.messages import WorkerMetrics
 from stoker_wire.states import WorkerState
 from stoker_wire.workergroup import Workergroup
-from workflows.hosting.converter import data_converter
 from workflows.publish import memo_of
+from workflows.temporal_worker.converter import data_converter
 
 BLOB_BYTES_MAX = 2 * 1024 * 1024
 NOW = 1_795_000_000.123456

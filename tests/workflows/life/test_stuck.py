@@ -10,7 +10,7 @@ import pytest
 from temporalio.client import WorkflowExecutionStatus
 
 from activities.progress import Progress, progress_of
-from activities.safety_nets import SafetyNets, StalledEndpoint, SweepSpec, ensure_sweep
+from activities.sweep_watchdog import StalledEndpoint, SweepSpec, SweepWatchdog, ensure_sweep
 from controller.state import EndpointStateBook
 from stoker.control import Control
 from stoker_wire.control import SWEEP_ID
@@ -121,7 +121,7 @@ async def test_a_forced_delete_ends_a_stuck_workflow_and_destroys_its_machines(
 async def test_what_is_terminated_in_the_ui_together_with_the_sweep_is_released(real_world: Any) -> None:
     async with real_world() as world:
         await with_machines(world)
-        nets = asyncio.create_task(SafetyNets(world.client, HURRY, every_seconds=0.3).run())
+        watchdog = asyncio.create_task(SweepWatchdog(world.client, HURRY, every_seconds=0.3).run())
         try:
             sweep = world.client.get_workflow_handle(SWEEP_ID)
 
@@ -134,16 +134,16 @@ async def test_what_is_terminated_in_the_ui_together_with_the_sweep_is_released(
             await until(lambda: not world.market.instances, 20)
             await until(sweeps)
         finally:
-            nets.cancel()
+            watchdog.cancel()
 
 
 async def test_a_cancelled_sweep_is_started_again(real_world: Any) -> None:
     async with real_world() as world:
-        nets = SafetyNets(world.client, HURRY)
-        await nets.check()
+        watchdog = SweepWatchdog(world.client, HURRY)
+        await watchdog.check()
         sweep = world.client.get_workflow_handle(SWEEP_ID)
         first = (await sweep.describe()).run_id
-        await nets.check()
+        await watchdog.check()
         assert (await sweep.describe()).run_id == first, "one that runs is left alone"
         await sweep.cancel()
 
@@ -151,7 +151,7 @@ async def test_a_cancelled_sweep_is_started_again(real_world: Any) -> None:
             return not (await progress_of(world.client, SWEEP_ID)).running
 
         await until(ended)
-        await nets.check()
+        await watchdog.check()
         assert (await progress_of(world.client, SWEEP_ID)).running
 
 
@@ -169,10 +169,10 @@ async def test_a_sweep_without_progress_is_replaced(real_world: Any, monkeypatch
                 return bool((await progress_of(world.client, SWEEP_ID)).fault)
 
             await until(fails)
-            nets = SafetyNets(world.client, spec)
-            await nets.check()
+            watchdog = SweepWatchdog(world.client, spec)
+            await watchdog.check()
             await asyncio.sleep(1.1)
-        await nets.check()
+        await watchdog.check()
         found = await progress_of(world.client, SWEEP_ID)
         assert found.running
         assert found.run_id != first

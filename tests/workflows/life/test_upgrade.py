@@ -12,7 +12,7 @@ from temporalio.common import WorkerDeploymentVersion
 from temporalio.testing import WorkflowEnvironment
 
 from activities.instances import MarketActivities
-from controller.carryover import read_handed_on
+from controller.previous_run import read_handed_on
 from controller.state import EndpointStateBook
 from policy.state.observation import Memory
 from run.commands.rollout import build_of, roll_out
@@ -23,8 +23,8 @@ from stoker_wire.endpoint import EndpointConfig
 from tests.workflows.life.test_carryover import runs
 from tests.workflows.recording import ASKED_FOR, MOVE_SECONDS_MIN, record
 from tests.workflows.world import SECRETS, World, group, make_market
-from workflows.hosting.worker import WorkerSettings, build_workers
 from workflows.sweep.sweep import ensure_sweep
+from workflows.temporal_worker.worker import WorkerSettings, build_workers
 
 IDLE = EndpointConfig(min_load=0, min_workers=0, max_workers=4)
 

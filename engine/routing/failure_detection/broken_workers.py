@@ -2,8 +2,8 @@
 
 from collections.abc import Collection
 
-from engine.routing.breaks.suspicion import FailedRequest, Unserved
 from engine.routing.endpoint import Endpoint
+from engine.routing.failure_detection.suspicion import FailedRequest, Unserved
 from engine.routing.requests.request_queue import BreakSuspect, QueuedRequest
 from engine.routing.worker import KnownWorker
 from engine.settings import Timing

@@ -89,7 +89,7 @@ async def _start(
         return
 
 
-class SafetyNets:
+class SweepWatchdog:
     """Runs in every Temporal worker and engine: restarts an ended sweep and replaces a stalled one."""
 
     def __init__(

@@ -9,7 +9,7 @@ from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 from temporalio.workflow import Info
 
-from workflows.hosting.metrics import WorkerMetrics
+from workflows.temporal_worker.metrics import WorkerMetrics
 
 PASSTHROUGH = (
     "activities",
@@ -43,7 +43,7 @@ class _AlikeForAll(WorkflowInstance):
     """A workflow with the same serialization context for all its payloads.
 
     The SDK looks up the context of each payload inside the sandbox, for codecs and stores that depend on it. Ours
-    (`workflows.hosting.converter`) do not. Each lookup compiles code and enters the sandbox, which took a sixth of the
+    (`workflows.temporal_worker.converter`) do not. Each lookup compiles code and enters the sandbox, which took a sixth of the
     Temporal worker's CPU with a thousand endpoints.
     """
 

@@ -16,11 +16,11 @@ from activities.planner import plan
 from stoker_wire.alerts import NOTIFIER_TASK_QUEUE
 from stoker_wire.control import MARKET_TASK_QUEUE, TASK_QUEUE
 from workflows.endpoint import EndpointWorkflow
-from workflows.hosting.metrics import MeasuredActivities, WorkerMetrics
-from workflows.hosting.runner import workflow_runner
 from workflows.notifier import NotifierWorkflow
 from workflows.sweep.release import ReleaseWorkflow
 from workflows.sweep.sweep import SweepActivities, SweepWorkflow
+from workflows.temporal_worker.metrics import MeasuredActivities, WorkerMetrics
+from workflows.temporal_worker.runner import workflow_runner
 
 STICKY_SECONDS = 5.0
 """How long a task waits for the worker that caches its workflow. After this, another worker replays the history, which
@@ -61,7 +61,7 @@ def build_workers(
 ) -> list[Worker]:
     """The workers of one process, to be run together (`async with` each, or `run()`).
 
-    The client must use `workflows.hosting.converter.data_converter`. Without `metrics` nothing is counted.
+    The client must use `workflows.temporal_worker.converter.data_converter`. Without `metrics` nothing is counted.
     """
     settings = settings or WorkerSettings()
     sweep = SweepActivities(client, market_activities)
