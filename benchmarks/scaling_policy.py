@@ -18,7 +18,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scaling import affinity, batching, front, frontier, routing, spot
+from benchmarks.scaling import affinity, batching, front, routing, spot
+from benchmarks.scaling.bounds import frontier
+from benchmarks.scaling.bounds.oracle import Prices, lower_bound, reference
 from benchmarks.scaling.generators import diurnal
 from benchmarks.scaling.goals import goals
 from benchmarks.scaling.measure import (
@@ -34,7 +36,6 @@ from benchmarks.scaling.measure import (
     summary,
     tuned_per_workload,
 )
-from benchmarks.scaling.oracle import Prices, lower_bound, reference
 from benchmarks.scaling.pool import cores, in_order
 from benchmarks.scaling.scalers import FIXED, NO_POOL, PEERS, Setting, defaults, fixed, settings
 from benchmarks.scaling.workloads import Workload, workloads

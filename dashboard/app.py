@@ -16,7 +16,7 @@ from dashboard.pages.worker_pages import WorkerPages
 from dashboard.prometheus import Prometheus
 from dashboard.sampler import Sampler
 from dashboard.settings import DashboardSettings
-from stoker_wire.problem import Problem
+from stoker_wire.errors.problem import Problem
 from stoker_wire.security.cross_origin import host_names
 from webserver.connections import ConnectionLimits, listen
 from webserver.request_checks import Handler, reject_ambiguous_requests, reject_cross_origin

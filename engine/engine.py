@@ -26,7 +26,7 @@ from engine.temporal.log_throttle import LogThrottle
 from engine.temporal.outage_notices import OutageNotices
 from engine.temporal.rpc_errors import TEMPORAL_FAULTS
 from engine.temporal.signal_sender import SignalSender
-from stoker_wire.problem import Problem
+from stoker_wire.errors.problem import Problem
 
 if TYPE_CHECKING:  # loads OpenTelemetry
     from stoker_wire.tracing.tracer import Tracing

@@ -12,7 +12,7 @@ from hosts.catalog.store import StateDamaged, StateInUse
 from hosts.host import UnsupportedMachine
 from hosts.serve import serve
 from hosts.settings import HostMarketSettings
-from stoker_wire.problem import describe
+from stoker_wire.errors.problem import describe
 
 
 def main(arguments: list[str] | None = None) -> int:

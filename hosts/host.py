@@ -29,7 +29,7 @@ from hosts.catalog.templates import Templates, env_of
 from hosts.faults import Fault, FaultKind, Faults
 from hosts.settings import HostMarketSettings
 from market.query import matches, sorted_by
-from stoker_wire.problem import Problem
+from stoker_wire.errors.problem import Problem
 
 log = structlog.get_logger(__name__)
 

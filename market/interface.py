@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from stoker_wire.errors.picklable import PicklableError
 from stoker_wire.market import Charge, Instance, Offer, Template
-from stoker_wire.picklable import PicklableError
 
 
 class MarketError(PicklableError, Exception):

@@ -1,6 +1,6 @@
 """The error of `stokerd` commands."""
 
-from stoker_wire.picklable import PicklableError
+from stoker_wire.errors.picklable import PicklableError
 
 
 class CommandError(PicklableError, Exception):

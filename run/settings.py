@@ -19,8 +19,8 @@ from run.notifications import NotifySettings
 from run.packaged_files import DEFAULT_SETTINGS
 from run.yaml_files import read_yaml
 from stoker_wire.base import StrictModel
+from stoker_wire.errors.problem import describe
 from stoker_wire.messages import SEARCH_ATTRIBUTES
-from stoker_wire.problem import describe
 from stoker_wire.security.loopback import is_loopback
 
 Port = Annotated[int, Field(ge=1, le=65535)]

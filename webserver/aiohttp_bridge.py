@@ -17,9 +17,9 @@ from aiohttp.web_protocol import RequestHandler
 from multidict import CIMultiDict, CIMultiDictProxy
 from yarl import URL
 
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http1.request import Request
 from stoker_wire.http1.response_cycle import ResponseCycle
-from stoker_wire.problem import Problem
 
 log = structlog.get_logger("webserver.aiohttp_bridge")
 

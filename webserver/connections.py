@@ -18,7 +18,7 @@ import structlog
 from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
-from stoker_wire.problem import Problem
+from stoker_wire.errors.problem import Problem
 from webserver.open_files import open_files_max
 
 log = structlog.get_logger("webserver")

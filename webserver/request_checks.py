@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Collection
 from aiohttp import HttpVersion10, web
 from aiohttp.typedefs import Middleware
 
-from stoker_wire.problem import Problem
+from stoker_wire.errors.problem import Problem
 from stoker_wire.security.cross_origin import cross_origin_problem
 from webserver.connections import LimitedConnection
 

@@ -12,6 +12,7 @@ from market.query import GrammarError, parse_filters, parse_launch_args
 from policy.state.operator_actions import refusal
 from stoker_wire.control import Advise, EndpointSpec, WorkerChange
 from stoker_wire.endpoint import EndpointPatch
+from stoker_wire.errors.problem import describe
 from stoker_wire.messages import MetricsBatch
 from stoker_wire.parsing.limits import (
     KEYS_MAX,
@@ -22,7 +23,6 @@ from stoker_wire.parsing.limits import (
     TooLarge,
     json_bytes,
 )
-from stoker_wire.problem import describe
 from stoker_wire.security.client_key import KeyEdit
 from stoker_wire.workergroup import Workergroup, check_workergroups
 

@@ -6,10 +6,10 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from benchmarks.scaling.oracle import Prices, Schedule
+from benchmarks.scaling.bounds.oracle import Prices, Schedule
+from benchmarks.scaling.bounds.staffing import cheapest_schedule
 from benchmarks.scaling.pool import in_order
 from benchmarks.scaling.scalers import FIXED, Setting
-from benchmarks.scaling.staffing import cheapest_schedule
 from benchmarks.scaling.workloads import Workload
 from simulation.figures import Figures
 from simulation.run import run

@@ -22,7 +22,7 @@ from dashboard.rendering import RANGES, advice_sentence, charts, numbered, reque
 from dashboard.sampler import Account, Details
 from dashboard.samples import gpu_dollars
 from dashboard.settings import DashboardSettings
-from stoker_wire.problem import Problem
+from stoker_wire.errors.problem import Problem
 
 STYLE = (Path(__file__).parents[1] / "static" / "style.css").read_text()
 PATIENCE_SECONDS = 0.7

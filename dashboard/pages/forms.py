@@ -6,8 +6,8 @@ from urllib.parse import parse_qsl
 
 from stoker import Invalid
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
+from stoker_wire.errors.problem import Problem
 from stoker_wire.parsing.numbers import read_number
-from stoker_wire.problem import Problem
 
 FORM_TYPE = "application/x-www-form-urlencoded"
 _FORM_FIELDS_MAX = 100

@@ -14,7 +14,7 @@ from dashboard.pages.forms import read_form
 from dashboard.pages.sessions import Session, Sessions, accepts_token
 from dashboard.rendering import environment
 from dashboard.sampler import Account, Details, Sampler
-from stoker_wire.problem import Problem
+from stoker_wire.errors.problem import Problem
 
 COOKIE = "stoker_session"
 _SESSION: web.RequestKey[Session] = web.RequestKey("session", Session)

@@ -11,7 +11,7 @@ from dashboard.pages.shell import Shell, endpoint_number, form
 from dashboard.rendering import boot_rows, numbered, worker_row
 from dashboard.sampler import Account
 from stoker_wire.control import WorkerAction
-from stoker_wire.problem import Problem
+from stoker_wire.errors.problem import Problem
 
 LOG_LINES = 300
 WORKER_SECONDS = 3.0

@@ -11,8 +11,8 @@ from aiohttp import web
 from engine.api.worker_api import LAUNCH_PATH, no_such_path
 from engine.engine import Engine
 from engine.openapi.declarations import text
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http.openapi import Parameter, handles
-from stoker_wire.problem import Problem
 
 _SCRIPT = Path(__file__).with_name("bootstrap.sh").read_text(encoding="utf-8")
 _FILE = Parameter(name="file", about="A file that the script names", where="path")

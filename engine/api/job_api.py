@@ -29,11 +29,11 @@ from engine.proxy.tunnel import Tunnel, handshake_fields
 from engine.proxy.worker_client import Call, Failure, WorkerFailed
 from engine.routing.endpoint import Endpoint
 from engine.routing.worker import KnownWorker
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http.openapi import ANY, Parameter, Reply, handles
 from stoker_wire.http1.messages import Header
 from stoker_wire.http1.request import Request
 from stoker_wire.http1.response_cycle import ResponseCycle
-from stoker_wire.problem import Problem
 from stoker_wire.security.ticket import TICKET_SECONDS
 
 _AT_WORKER = "/pyworker/job/"

@@ -12,9 +12,9 @@ from urllib.parse import unquote_plus
 
 from aiohttp import web
 
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http.websocket import KEY_PROTOCOLS, split_protocols
 from stoker_wire.http1.request import Request
-from stoker_wire.problem import Problem
 
 _KEY_FIELDS = ("x-api-key", "api-key")
 """Where clients of Anthropic's and Azure's APIs put the key."""

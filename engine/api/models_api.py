@@ -15,10 +15,10 @@ from engine.openapi import openai_shapes
 from engine.openapi.declarations import CLIENT, ENDPOINT_NAME, ok
 from engine.proxy.errors import PREFIX
 from engine.routing.endpoint import Endpoint
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http.openapi import handles
 from stoker_wire.http1.request import Request
 from stoker_wire.http1.response_cycle import ResponseCycle
-from stoker_wire.problem import Problem
 
 MODELS = "/v1/models"
 

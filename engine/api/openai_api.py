@@ -29,11 +29,11 @@ from engine.proxy.tunnel import Tunnel, handshake_fields
 from engine.proxy.worker_client import Call, Failure, WorkerAnswer, WorkerClient, WorkerFailed
 from engine.proxy.worker_path import path_of
 from engine.routing.endpoint import Endpoint
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http.openapi import ANY, Reply, handles
 from stoker_wire.http1.request import Request
 from stoker_wire.http1.response_cycle import ResponseCycle
 from stoker_wire.parsing.numbers import read_number
-from stoker_wire.problem import Problem
 from stoker_wire.route import COST_MAX
 from stoker_wire.workload import WORKLOAD_HEADER, ServedRoute
 

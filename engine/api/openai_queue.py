@@ -18,8 +18,8 @@ from engine.routing.failure_detection.broken_workers import identify
 from engine.routing.requests.request_queue import QueuedRequest
 from engine.routing.wait_reasons import why_waiting
 from engine.routing.worker import KnownWorker
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http1.messages import Header
-from stoker_wire.problem import Problem
 
 if TYPE_CHECKING:  # belongs to the extra `otel`
     from opentelemetry.trace import Span

@@ -9,9 +9,9 @@ import msgspec
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
+from stoker_wire.errors.problem import Problem, describe
 from stoker_wire.parsing.ids import read_id
 from stoker_wire.parsing.strict_json import DEPTH_MAX, is_too_deep
-from stoker_wire.problem import Problem, describe
 from stoker_wire.route import AFFINITY_CHARS_MAX, COST_MAX, DEFAULT_COST, RouteRequest
 from webserver.request_checks import reject_oversized_body
 

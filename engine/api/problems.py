@@ -16,7 +16,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from engine.api.parsing import answer
 from engine.proxy.errors import PREFIXES, dialect_of_door, error_body, logged_path
 from stoker_wire.control import TASK_QUEUE
-from stoker_wire.problem import Problem
+from stoker_wire.errors.problem import Problem
 
 log = structlog.get_logger("engine.http")
 

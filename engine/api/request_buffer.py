@@ -11,9 +11,9 @@ import msgspec
 from engine.api.keys import text
 from engine.api.route_api import Access
 from engine.settings import Limits
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http1.request import Request
 from stoker_wire.parsing.strict_json import NotJson, is_too_deep, parse_answer
-from stoker_wire.problem import Problem
 from stoker_wire.security.fingerprint import fingerprint
 
 _JSON = "application/json"

@@ -21,11 +21,11 @@ from engine.routing.endpoint import Endpoint
 from engine.routing.requests.request_queue import QueuedRequest
 from engine.routing.wait_reasons import why_waiting
 from engine.temporal.rpc_errors import TEMPORAL_FAULTS
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http.openapi import handles
 from stoker_wire.http1.request import Request
 from stoker_wire.http1.response_cycle import ResponseCycle
 from stoker_wire.parsing.numbers import read_whole
-from stoker_wire.problem import Problem
 from stoker_wire.route import Route, RouteRequest, Waiting
 from stoker_wire.security.token import client_key_endpoint, endpoint_key_matches
 

@@ -18,10 +18,10 @@ from engine.openapi.declarations import ok, text
 from engine.routing.endpoint import Endpoint
 from engine.routing.worker import KnownWorker
 from engine.settings import Timing
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http.openapi import Done, handles
 from stoker_wire.http1.request import Request
 from stoker_wire.http1.response_cycle import ResponseCycle
-from stoker_wire.problem import Problem
 from stoker_wire.security.token import WorkerIdentity, read_worker_token
 from stoker_wire.worker_status import FinishedRequests, WorkerStatus
 

@@ -38,8 +38,8 @@ from stoker_wire.control import (
     workflow_id,
 )
 from stoker_wire.endpoint import EndpointConfig
+from stoker_wire.errors.problem import Problem
 from stoker_wire.messages import MEMO_KEY, EndpointMemo
-from stoker_wire.problem import Problem
 
 log = structlog.get_logger("engine.console")
 

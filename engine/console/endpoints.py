@@ -35,10 +35,10 @@ from stoker_wire.endpoint import (
     EndpointConfig,
     EndpointPatch,
 )
+from stoker_wire.errors.problem import Problem, describe
 from stoker_wire.http.openapi import Done, handles
 from stoker_wire.messages import EndpointMemo
 from stoker_wire.parsing.numbers import read_whole
-from stoker_wire.problem import Problem, describe
 
 _REPEAT_SECONDS = 60.0
 """The official client repeats a POST up to five times. A repeated create within this time returns the same endpoint."""

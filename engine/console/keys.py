@@ -15,8 +15,8 @@ from engine.openapi.declarations import ACCOUNT, BODY, ID, KEY_NAME, TEMPORAL, o
 from engine.routing.client_keys import ClientKeyAccount
 from engine.routing.endpoint import Endpoint
 from stoker_wire.control import EDIT_KEYS
+from stoker_wire.errors.problem import Problem, describe
 from stoker_wire.http.openapi import Done, handles
-from stoker_wire.problem import Problem, describe
 from stoker_wire.security.client_key import KeyEdit
 from stoker_wire.security.token import CLIENT_KEY_BYTES, client_key_digest, mint_client_key
 

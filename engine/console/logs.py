@@ -22,10 +22,10 @@ from engine.routing.endpoint import Endpoint
 from market.interface import MarketError
 from market.vast.client import VastMarket
 from stoker_wire.control import QUERY_DECISIONS
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http.openapi import handles
 from stoker_wire.messages import DecisionLine
 from stoker_wire.parsing.numbers import read_whole
-from stoker_wire.problem import Problem
 
 LEVELS = ("info0", "info1", "trace", "debug")
 """By `DecisionLine.level`; each level includes the less detailed ones."""

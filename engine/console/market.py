@@ -18,9 +18,9 @@ from engine.openapi import market_shapes
 from engine.openapi.declarations import ACCOUNT, BODY, ID, MARKET, ok
 from market.interface import OfferQuery
 from market.query import GrammarError, parse_env
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http.openapi import Parameter, handles
 from stoker_wire.parsing.strict_json import parse_json
-from stoker_wire.problem import Problem
 from stoker_wire.security.loopback import is_loopback_url
 from stoker_wire.security.redaction import redact, secret_values
 

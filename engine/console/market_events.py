@@ -21,8 +21,8 @@ from market.vast.notifications import (
     read_event,
 )
 from stoker_wire.control import LOOK_NOW
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http.openapi import Parameter, Reply, handles
-from stoker_wire.problem import Problem
 
 log = structlog.get_logger(__name__)
 

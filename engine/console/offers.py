@@ -16,10 +16,10 @@ from engine.engine import Engine
 from engine.openapi import market_shapes
 from engine.openapi.declarations import ACCOUNT, BODY, MARKET, ok
 from market.interface import OfferQuery, Refused
+from stoker_wire.errors.problem import Problem, describe
 from stoker_wire.http.openapi import handles
 from stoker_wire.market import Offer, Template
 from stoker_wire.parsing.numbers import finite
-from stoker_wire.problem import Problem, describe
 from stoker_wire.workergroup import Workergroup
 
 _ROWS_MAX = 256

@@ -16,8 +16,8 @@ from engine.routing.endpoint import Endpoint
 from engine.temporal.rpc_errors import TEMPORAL_FAULTS
 from market.query import GrammarError, parse_env
 from stoker_wire.control import QUERY_WORKERGROUPS
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http.openapi import Done, handles
-from stoker_wire.problem import Problem
 from stoker_wire.security.redaction import REFERENCE, plaintext_secrets
 
 _QUERIES_AT_ONCE = 16

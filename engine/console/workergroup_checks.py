@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from engine.console.market import MarketApi
 from market.query import GrammarError, parse_filters, parse_launch_args
-from stoker_wire.problem import Problem
+from stoker_wire.errors.problem import Problem
 from stoker_wire.security.redaction import REFERENCE, plaintext_secrets
 from stoker_wire.workergroup import Workergroup
 

@@ -20,8 +20,8 @@ from engine.openapi.declarations import ACCOUNT, BODY, ID, TEMPORAL, ok
 from engine.routing.endpoint import Endpoint
 from engine.temporal.rpc_errors import TEMPORAL_FAULTS, rpc_error_text
 from stoker_wire.control import QUERY_WORKERGROUPS, REMOVE_WORKERGROUP, SET_WORKERGROUP
+from stoker_wire.errors.problem import Problem, describe
 from stoker_wire.http.openapi import Done, handles
-from stoker_wire.problem import Problem, describe
 from stoker_wire.workergroup import Workergroup
 
 _NOT_GROUP = frozenset(

@@ -22,9 +22,9 @@ from stoker_wire.control import (
     WorkerAction,
     WorkerChange,
 )
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http.openapi import handles
 from stoker_wire.parsing.numbers import read_whole
-from stoker_wire.problem import Problem
 from stoker_wire.states import WorkerState
 
 _COUNT = re.compile(r"^\d+x ")

@@ -19,12 +19,12 @@ from engine.http.calls import Call
 from engine.http.head_checks import HeadChecks
 from engine.proxy.errors import JOBS, PREFIX, PREFIXES, dialect_of_door, error_body
 from engine.settings import Limits
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http1.limits import Limits as HttpLimits
 from stoker_wire.http1.messages import Header, problem_fields
 from stoker_wire.http1.request import BodyBudget, Request
 from stoker_wire.http1.request_reader import RequestMemory
 from stoker_wire.http1.response_cycle import ResponseCycle
-from stoker_wire.problem import Problem
 from webserver.aiohttp_bridge import AiohttpBridge
 
 _METHODS = frozenset({b"GET", b"HEAD", b"POST", b"PUT", b"PATCH", b"DELETE", b"OPTIONS"})

@@ -4,8 +4,8 @@ from collections.abc import Collection
 
 from engine.api.keys import text
 from engine.api.web_pages import WebPages
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http1.request import Request
-from stoker_wire.problem import Problem
 from stoker_wire.security.cross_origin import cross_origin_problem
 
 _CHECKED = frozenset(

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from stoker_wire.problem import Problem
+from stoker_wire.errors.problem import Problem
 from stoker_wire.route import AFFINITY_CHARS_MAX
 
 AFFINITY_HEADER = "X-Stoker-Affinity"

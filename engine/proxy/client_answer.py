@@ -12,9 +12,9 @@ from engine.proxy.dialects import Dialect
 from engine.proxy.errors import error_body, logged_path
 from engine.proxy.headers import to_client
 from engine.proxy.worker_client import WorkerAnswer, WorkerFailed
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http1.messages import BODILESS, Header
 from stoker_wire.http1.response_cycle import ResponseCycle
-from stoker_wire.problem import Problem
 
 log = structlog.get_logger("engine.proxy.client_answer")
 

@@ -4,7 +4,7 @@ import json
 from typing import Any
 
 from engine.proxy.dialects import Dialect, dialect_of
-from stoker_wire.problem import Problem
+from stoker_wire.errors.problem import Problem
 
 PREFIX = "/openai/"
 PREFIXES = (PREFIX, "/v1/")

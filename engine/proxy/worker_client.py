@@ -8,10 +8,10 @@ from enum import StrEnum
 from types import TracebackType
 from typing import Self
 
+from stoker_wire.errors.picklable import PicklableError
 from stoker_wire.http1.messages import Header
 from stoker_wire.http1.upstream_connection import ResponseHead, UpstreamConnection, UpstreamError
 from stoker_wire.http1.upstream_pool import UpstreamPool
-from stoker_wire.picklable import PicklableError
 from stoker_wire.security.certificate_faults import certificate_fault
 
 _CONNECT_SECONDS_MAX = 10.0

@@ -2,9 +2,9 @@
 
 from engine.routing.endpoint import Endpoint
 from engine.routing.served_routes import ServedRoutes
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http.path_pattern import is_ambiguous
 from stoker_wire.http1.request import Request
-from stoker_wire.problem import Problem
 from stoker_wire.workload import ServedRoute
 
 _RESERVED = ("/session/", "/pyworker/", "/healthz")

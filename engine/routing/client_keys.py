@@ -8,8 +8,8 @@ import math
 from collections.abc import Iterable, Iterator
 
 from policy.routing.rate_limit import RateLimit
+from stoker_wire.errors.problem import Problem
 from stoker_wire.messages import KeyUse, MemoKey
-from stoker_wire.problem import Problem
 from stoker_wire.security.client_key import Priority
 from stoker_wire.security.token import client_key_digest, client_key_endpoint
 

@@ -6,8 +6,8 @@ from engine.routing.dispatcher import Dispatcher
 from engine.routing.endpoint import Endpoint
 from engine.settings import Limits, Timing
 from policy.state.host_failures import LAST_FAILURE
+from stoker_wire.errors.problem import Problem
 from stoker_wire.messages import EndpointMemo
-from stoker_wire.problem import Problem
 
 WAIT_FAILED = "worker_failed"
 """The wait code of an endpoint that has stopped recruiting because its workers fail."""

@@ -24,7 +24,7 @@ from engine.settings import Limits, Timing
 from policy.routing.affinity import affinity_point, owners
 from policy.routing.worker_selection import AllBusy, Choice, choose
 from policy.tuning import DEFAULT_TUNING
-from stoker_wire.problem import Problem
+from stoker_wire.errors.problem import Problem
 from stoker_wire.security.ticket import TICKET_SECONDS
 
 AVOIDING_SCAN_MAX = 64

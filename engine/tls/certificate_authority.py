@@ -26,9 +26,9 @@ from engine.api.parsing import read_body
 from engine.engine import Engine
 from engine.openapi.declarations import text
 from engine.routing.worker import KnownWorker
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http.openapi import Parameter, handles
 from stoker_wire.parsing.ids import read_id
-from stoker_wire.problem import Problem
 from stoker_wire.security.token import mint_worker_token
 
 log = structlog.get_logger("engine.tls.certificate_authority")

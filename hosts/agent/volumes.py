@@ -11,7 +11,7 @@ import structlog
 
 from hosts.catalog.record import InstanceRecord
 from market.ownership import owner_of
-from stoker_wire.problem import Problem
+from stoker_wire.errors.problem import Problem
 
 log = structlog.get_logger(__name__)
 

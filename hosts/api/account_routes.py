@@ -22,9 +22,9 @@ from hosts.api.shapes import (
 )
 from hosts.faults import Fault
 from market.query import GrammarError, parse_filters
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http.openapi import handles
 from stoker_wire.parsing.numbers import finite
-from stoker_wire.problem import Problem
 
 
 @handles("GET /api/v0/template/", **SECURED, parameters=(FILTERS,), replies=ok(TemplatesFound))

@@ -12,9 +12,9 @@ from pydantic import BaseModel, ValidationError
 
 from hosts.faults import FaultKind
 from hosts.host import Host
+from stoker_wire.errors.problem import Problem, describe
 from stoker_wire.parsing.ids import read_id
 from stoker_wire.parsing.strict_json import NotJson, parse_json
-from stoker_wire.problem import Problem, describe
 
 log = structlog.get_logger(__name__)
 

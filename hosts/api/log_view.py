@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from stoker_wire.errors.problem import Problem
 from stoker_wire.parsing.numbers import read_whole
-from stoker_wire.problem import Problem
 
 GRANT_SECONDS = 300.0
 GRANTS_MAX = 1000

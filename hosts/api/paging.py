@@ -4,9 +4,9 @@ import base64
 from typing import Any
 
 from market.query import Order, parse_order
+from stoker_wire.errors.problem import Problem
 from stoker_wire.parsing.ids import read_id
 from stoker_wire.parsing.numbers import read_whole
-from stoker_wire.problem import Problem
 
 PAGE_MAX = 25
 

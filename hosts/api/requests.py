@@ -9,8 +9,8 @@ from pydantic import Field, field_validator
 
 from market.query import Filters, GrammarError, Order, parse_env, parse_filters, parse_order
 from stoker_wire.base import TolerantModel
+from stoker_wire.errors.problem import Problem
 from stoker_wire.parsing.numbers import finite
-from stoker_wire.problem import Problem
 
 LIMIT_MAX = 1000
 TYPES = ("on-demand", "ondemand", "bid", "interruptible", "reserved")

@@ -31,8 +31,8 @@ from hosts.api.shapes import (
 from hosts.faults import FaultKind
 from hosts.host import Host
 from market.query import GrammarError, matches, parse_filters, sorted_by
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http.openapi import Done, Reply, handles
-from stoker_wire.problem import Problem
 
 LOGS: web.AppKey[LogView] = web.AppKey("logs", LogView)
 

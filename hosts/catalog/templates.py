@@ -8,7 +8,7 @@ from typing import Any
 from hosts.catalog.store import Store
 from hosts.settings import TemplateSettings
 from market.query import GrammarError, matches, parse_env
-from stoker_wire.problem import Problem, describe
+from stoker_wire.errors.problem import Problem, describe
 
 
 class Templates:

@@ -1,6 +1,6 @@
 """The error of the grammars."""
 
-from stoker_wire.picklable import PicklableError
+from stoker_wire.errors.picklable import PicklableError
 
 
 class GrammarError(PicklableError, ValueError):

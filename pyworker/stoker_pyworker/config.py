@@ -9,8 +9,8 @@ from urllib.parse import urlsplit
 
 from stoker_pyworker.payloads import Body
 from stoker_pyworker.server_config import ModelServerConfig
+from stoker_wire.errors.picklable import PicklableError
 from stoker_wire.http.path_pattern import METHODS, PathPattern, overlap
-from stoker_wire.picklable import PicklableError
 from stoker_wire.route import COST_MAX
 
 JsonObject = dict[str, Any]

@@ -15,10 +15,10 @@ from stoker_pyworker.proxy.request_envelope import AuthData
 from stoker_pyworker.proxy.request_proxy import RequestProxy
 from stoker_pyworker.proxy.routes import PreparedRoute, method_problem
 from stoker_pyworker.proxy.sessions import Session, SessionReference, new_session_id
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http.openapi import Reply, declared_calls, handles
 from stoker_wire.http1.request import Request
 from stoker_wire.http1.response_cycle import ResponseCycle
-from stoker_wire.problem import Problem
 
 log = structlog.get_logger(component="management")
 

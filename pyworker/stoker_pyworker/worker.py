@@ -33,12 +33,12 @@ from stoker_pyworker.reporting.request_counts import Outcome, RequestCounts
 from stoker_pyworker.reporting.traces import RequestTraces
 from stoker_pyworker.server_config import STARTUP_SECONDS_MAX, ModelServerConfig
 from stoker_pyworker.ticket_clock import TicketClock
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http1.limits import Limits, raise_files_max
 from stoker_wire.http1.request import Request
 from stoker_wire.http1.response_cycle import ResponseCycle
 from stoker_wire.http1.server import HttpServer
 from stoker_wire.http1.upstream_pool import UpstreamPool
-from stoker_wire.problem import Problem
 from stoker_wire.security import cross_origin
 from stoker_wire.security.token import ticket_key
 from stoker_wire.tracing.start import TracingUnavailable, start_tracing

@@ -19,7 +19,7 @@ from simulation.report import Report, Unfit, simulate_trace
 from simulation.trace import TraceFault
 from stoker.cli.output import Terminal
 from stoker_wire.endpoint import EndpointConfig
-from stoker_wire.problem import describe
+from stoker_wire.errors.problem import describe
 
 
 def run_simulate(

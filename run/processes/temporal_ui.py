@@ -16,7 +16,7 @@ from multidict import CIMultiDict
 from yarl import URL
 
 from run.errors import CommandError
-from stoker_wire.problem import Problem
+from stoker_wire.errors.problem import Problem
 from webserver.connections import ConnectionLimiter, listen
 from webserver.request_checks import Handler, reject_ambiguous_requests, reject_cross_origin
 

@@ -27,8 +27,8 @@ from stoker.requests.submission import BackgroundRequests
 from stoker.settings import read_settings
 from stoker.transport import ConnectionPool
 from stoker.trust import Trust
+from stoker_wire.errors.problem import describe
 from stoker_wire.parsing.ids import read_id
-from stoker_wire.problem import describe
 from stoker_wire.route import RouteRequest
 
 TIMEOUT_SECONDS = 600.0

@@ -43,7 +43,7 @@ from stoker.control_errors import NAME_TAKEN, temporal_errors
 from stoker.errors import EndpointNotFound, Invalid, Refused, RequestTimedOut, TemporalUnavailable
 from stoker_wire import control as wire
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
-from stoker_wire.problem import describe
+from stoker_wire.errors.problem import describe
 from stoker_wire.security.client_key import KeyEdit
 from stoker_wire.security.token import CLIENT_KEY_BYTES, client_key_digest, mint_client_key
 from stoker_wire.workergroup import Workergroup

@@ -26,9 +26,9 @@ from stoker.requests.retry.backoff import RetryPolicy, retry_after
 from stoker.requests.tracing import NO_FIELDS
 from stoker.settings import CA_VARIABLE
 from stoker.transport import ConnectionPool
+from stoker_wire.errors.picklable import PicklableError
+from stoker_wire.errors.problem import describe
 from stoker_wire.parsing.strict_json import NotJson, parse_answer
-from stoker_wire.picklable import PicklableError
-from stoker_wire.problem import describe
 from stoker_wire.route import Route, RouteAnswer, RouteRequest, Waiting, is_route
 from stoker_wire.security.certificate_faults import certificate_fault
 

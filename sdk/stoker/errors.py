@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from stoker_wire.picklable import PicklableError
+from stoker_wire.errors.picklable import PicklableError
 
 
 class StokerError(PicklableError, Exception):

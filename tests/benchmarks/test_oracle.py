@@ -5,8 +5,8 @@ import random
 
 import pytest
 
-from benchmarks.scaling.oracle import Prices, lower_bound, schedule
-from benchmarks.scaling.staffing import cheapest_schedule, replay
+from benchmarks.scaling.bounds.oracle import Prices, lower_bound, schedule
+from benchmarks.scaling.bounds.staffing import cheapest_schedule, replay
 
 PRICES = Prices(start=5.0, create=5.0, cold=0.0, dollars_per_hour=0.42)
 SLACK = 3

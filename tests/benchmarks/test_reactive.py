@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from benchmarks.scaling.reactive import frontier, react
+from benchmarks.scaling.bounds.reactive import frontier, react
 
 
 def _react(times, services, **setting):

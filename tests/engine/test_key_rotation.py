@@ -6,7 +6,7 @@ import pytest
 
 from activities.signing import sealed_signing_key
 from stoker_pyworker.proxy.tickets import TicketVerifier
-from stoker_wire.problem import Problem
+from stoker_wire.errors.problem import Problem
 from stoker_wire.security.token import mint_endpoint_key, mint_worker_token, ticket_key
 from tests.engine.conftest import ALICE, SECRET, Stage
 

@@ -15,8 +15,8 @@ from engine.api.route_api import RouteApi
 from engine.api.worker_api import WorkerApi
 from engine.engine import Engine
 from engine.settings import EngineSettings
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http1.request import Request
-from stoker_wire.problem import Problem
 from tests.seeded.boxes import ConnectionLost, Reply
 
 SECRETS = DeploymentSecrets(

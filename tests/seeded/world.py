@@ -16,7 +16,7 @@ from activities.messages import label_prefix
 from activities.planner import plan
 from engine.api.parsing import FastRouteRequest
 from stoker_wire.control import SWEEP_ID, EndpointSpec, workflow_id
-from stoker_wire.problem import Problem
+from stoker_wire.errors.problem import Problem
 from stoker_wire.security.ticket import TICKET_SECONDS
 from tests.seeded import scenario as scenarios
 from tests.seeded.boxes import Box, ConnectionLost

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.vast.calls import Record
-from tests.vast.deployment import Benchmarks, Deployment, running
+from tests.vast.stage.calls import Record
+from tests.vast.stage.deployment import Benchmarks, Deployment, running
 
 HERE = Path(__file__).parent
 RECORD = pytest.StashKey[Record]()

@@ -4,7 +4,7 @@ from typing import Any
 
 import stoker
 from market.ownership import owner_of
-from tests.vast.deployment import Deployment, until
+from tests.vast.stage.deployment import Deployment, until
 
 CAP = 0.05
 """Dollars per hour: an on-demand machine costs twice as much, a bid of 0.03 fits once."""

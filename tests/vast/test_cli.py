@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.vast.calls import call
-from tests.vast.deployment import Deployment, until
+from tests.vast.stage.calls import call
+from tests.vast.stage.deployment import Deployment, until
 
 LEVELS = ("info0", "info1", "trace", "debug")
 

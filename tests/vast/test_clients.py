@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.vast.calls import call
 from tests.vast.conftest import WORKERS
-from tests.vast.deployment import Deployment
+from tests.vast.stage.calls import call
+from tests.vast.stage.deployment import Deployment
 
 CASES: dict[str, tuple[Any, tuple[str, ...]]] = {
     "an_unknown_endpoint_is_named_as_such": (

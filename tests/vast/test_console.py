@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from tests.vast.calls import call
-from tests.vast.deployment import Deployment
+from tests.vast.stage.calls import call
+from tests.vast.stage.deployment import Deployment
 
 LEVELS = ["debug", "info0", "info1", "trace"]
 DEFAULTS = "verified=True rentable=True rented=False"

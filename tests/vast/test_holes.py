@@ -12,8 +12,8 @@ import pytest
 
 from stoker_wire.security.ticket import Ticket, sign_ticket
 from stoker_wire.security.token import mint_worker_token, ticket_key
-from tests.vast.calls import call
-from tests.vast.deployment import Deployment, until
+from tests.vast.stage.calls import call
+from tests.vast.stage.deployment import Deployment, until
 
 Ready = Callable[[str], dict[str, Any]]
 

@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.vast.calls import call
-from tests.vast.deployment import PEER_DIR, Deployment
+from tests.vast.stage.calls import call
+from tests.vast.stage.deployment import PEER_DIR, Deployment
 
 Ready = Callable[[str], dict[str, Any]]
 Ask = Callable[..., httpx.Response]

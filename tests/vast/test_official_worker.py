@@ -11,8 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.vast.calls import call
-from tests.vast.deployment import Deployment, Value, until, worker_processes
+from tests.vast.stage.calls import call
+from tests.vast.stage.deployment import Deployment, Value, until, worker_processes
 
 NAME = "life"
 

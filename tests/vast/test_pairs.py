@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 import stoker
-from tests.vast.calls import call
 from tests.vast.conftest import WORKERS
-from tests.vast.deployment import Deployment
+from tests.vast.stage.calls import call
+from tests.vast.stage.deployment import Deployment
 
 Ready = Callable[[str], dict[str, Any]]
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from market.ownership import owner_of
-from tests.vast.deployment import ROOT, Deployment, until
+from tests.vast.stage.deployment import ROOT, Deployment, until
 
 
 def test_panic_destroys_an_endpoints_instances_and_they_do_not_come_back(

@@ -1,7 +1,7 @@
 """`vastai run benchmarks` from its first search to its last delete, with an official worker under test."""
 
-from tests.vast.calls import call
-from tests.vast.deployment import Benchmarks
+from tests.vast.stage.calls import call
+from tests.vast.stage.deployment import Benchmarks
 
 
 @call("cli-benchmarks", "benchmarks", "search-asks", "templates", "instance-show")

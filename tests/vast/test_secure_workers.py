@@ -14,8 +14,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
 import stoker
-from tests.vast.calls import call
-from tests.vast.deployment import Deployment
+from tests.vast.stage.calls import call
+from tests.vast.stage.deployment import Deployment
 
 Ready = Callable[[str], dict[str, Any]]
 

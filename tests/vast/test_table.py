@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.vast.calls import Record, table
+from tests.vast.stage.calls import Record, table
 
 TABLE = Path(__file__).parents[2] / "docs" / "reference" / "vast-compatibility.md"
 

@@ -4,8 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from stoker_wire.control import EndpointSpec, workflow_id
+from stoker_wire.errors.problem import Problem, describe
 from stoker_wire.market import Instance, Offer, Template
-from stoker_wire.problem import Problem, describe
 from stoker_wire.route import Route, RouteRequest, Waiting, is_route
 from stoker_wire.security.client_key import KeyEdit
 from stoker_wire.states import GPU_BILLED, STORAGE_UNBILLED, WorkerState

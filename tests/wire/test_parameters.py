@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch, EndpointState
-from stoker_wire.problem import describe
+from stoker_wire.errors.problem import describe
 from stoker_wire.workergroup import Workergroup
 
 DEFAULTS = {

@@ -15,8 +15,8 @@ from types import ModuleType
 import pytest
 
 import stoker
-from stoker_wire.picklable import PicklableError
-from stoker_wire.problem import Problem
+from stoker_wire.errors.picklable import PicklableError
+from stoker_wire.errors.problem import Problem
 
 ROOMS = (
     "stoker_wire", "stoker", "stoker_pyworker", "policy", "market", "activities", "workflows", "engine", "run", "simulation",

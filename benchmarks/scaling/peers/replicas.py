@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
-from benchmarks.scaling.oracle import reference
+from benchmarks.scaling.bounds.oracle import reference
 from simulation.machine import Machine, Stage
 from stoker_wire.market import Offer
 from stoker_wire.messages import MetricsBatch

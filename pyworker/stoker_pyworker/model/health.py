@@ -8,7 +8,7 @@ from enum import StrEnum
 
 import structlog
 
-from stoker_wire.problem import Problem
+from stoker_wire.errors.problem import Problem
 from stoker_wire.security.redaction import redact
 
 log = structlog.get_logger(component="health")

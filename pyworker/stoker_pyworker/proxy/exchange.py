@@ -9,11 +9,11 @@ from stoker_pyworker.proxy import request_envelope
 from stoker_pyworker.proxy.request_envelope import ParsedRequest
 from stoker_pyworker.proxy.routes import PreparedRoute
 from stoker_pyworker.reporting.request_counts import Outcome, Work
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http1.messages import BODILESS, HOP_BY_HOP, LAST_CHUNK, named_by_connection, status_line
 from stoker_wire.http1.response_cycle import ResponseCycle
 from stoker_wire.http1.upstream_connection import ResponseHead, UpstreamConnection, UpstreamError
 from stoker_wire.http1.upstream_pool import UpstreamPool
-from stoker_wire.problem import Problem
 from stoker_wire.security.fingerprint import fingerprint
 from stoker_wire.workload import WORKLOAD_HEADER
 

@@ -11,10 +11,10 @@ from stoker_pyworker.proxy.hooks import ClientRequest, ModelResponse, as_respons
 from stoker_pyworker.proxy.request_envelope import ParsedRequest
 from stoker_pyworker.proxy.routes import PreparedRoute
 from stoker_pyworker.reporting.request_counts import Outcome, Work
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http1.messages import header_fields
 from stoker_wire.http1.response_cycle import ResponseCycle
 from stoker_wire.http1.upstream_connection import UpstreamError
-from stoker_wire.problem import Problem
 
 log = structlog.get_logger(component="hooks")
 

@@ -14,7 +14,7 @@ from typing import Any
 from stoker_pyworker.config import WorkerConfig
 from stoker_pyworker.proxy.exchange import Exchange
 from stoker_pyworker.reporting.request_counts import Outcome, RequestCounts, Work
-from stoker_wire.problem import Problem
+from stoker_wire.errors.problem import Problem
 
 PREFIX = b"/pyworker/job/"
 """`/pyworker/job/<ticket>/<path>` is a call of the job of this ticket."""

@@ -10,10 +10,10 @@ from typing import Any
 
 import msgspec
 
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http.websocket import TICKET_PROTOCOL, split_protocols
 from stoker_wire.http1.request import Request
 from stoker_wire.parsing.strict_json import DEPTH_MAX, is_too_deep
-from stoker_wire.problem import Problem
 
 AUTH_HEADER = b"x-stoker-auth"
 SESSION_HEADER = b"x-stoker-session"

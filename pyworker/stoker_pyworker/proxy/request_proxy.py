@@ -22,12 +22,12 @@ from stoker_pyworker.proxy.worker_queue import RunningRequest, WorkerQueue, expe
 from stoker_pyworker.reporting.request_counts import Outcome, RequestCounts, Work
 from stoker_pyworker.reporting.traces import RequestTraces
 from stoker_pyworker.ticket_clock import TicketClock
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http1.messages import JSON
 from stoker_wire.http1.request import Request
 from stoker_wire.http1.response_cycle import ResponseCycle
 from stoker_wire.http1.upstream_connection import UpstreamError
 from stoker_wire.http1.upstream_pool import UpstreamPool
-from stoker_wire.problem import Problem
 from stoker_wire.security.fingerprint import TICKET_CHARS, fingerprint
 from stoker_wire.security.ticket import Ticket
 from stoker_wire.workload import WORKLOAD_HEADER

@@ -11,11 +11,11 @@ from stoker_pyworker.config import HandlerConfig, JsonDataException, JsonObject,
 from stoker_pyworker.payloads import Body, Form
 from stoker_pyworker.proxy import multipart, request_envelope
 from stoker_pyworker.proxy.request_envelope import AUTH_HEADER, SESSION_HEADER, ParsedRequest
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http.path_pattern import RouteTable
 from stoker_wire.http1.messages import HOP_BY_HOP, named_by_connection
 from stoker_wire.http1.request import Request
 from stoker_wire.parsing.strict_json import NotJson, parse_answer
-from stoker_wire.problem import Problem
 from stoker_wire.workload import ServedRoute, WorkloadRule
 
 log = structlog.get_logger(component="routes")

@@ -12,10 +12,10 @@ import structlog
 
 from stoker_pyworker.proxy.worker_queue import WorkerQueue
 from stoker_pyworker.reporting.request_counts import Outcome, RequestCounts, Work
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http1.client import fetch
 from stoker_wire.http1.upstream_connection import UpstreamError
 from stoker_wire.http1.upstream_pool import UpstreamPool
-from stoker_wire.problem import Problem
 
 log = structlog.get_logger(component="sessions")
 

@@ -4,7 +4,7 @@ import hmac
 
 import msgspec
 
-from stoker_wire.problem import Problem
+from stoker_wire.errors.problem import Problem
 from stoker_wire.security.ticket import Ticket, TicketRefused, from_base64, ticket_mac, verify_ticket
 
 _BUCKET_SECONDS = 10

@@ -6,11 +6,11 @@ from stoker_pyworker.proxy.exchange import CallHolder, Exchange, ExchangeOwner
 from stoker_pyworker.proxy.request_envelope import ParsedRequest, websocket_protocols
 from stoker_pyworker.proxy.routes import PreparedRoute
 from stoker_pyworker.reporting.request_counts import Outcome, Work
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http.websocket import FAILED, GOING_AWAY, POLICY, PROTOCOL, FrameTracker, close_frame
 from stoker_wire.http1.messages import HOP_BY_HOP, status_line
 from stoker_wire.http1.response_cycle import ResponseCycle
 from stoker_wire.http1.upstream_connection import ResponseHead, UpstreamConnection, UpstreamError
-from stoker_wire.problem import Problem
 
 _FINISH_SECONDS = 10.0
 """For the model server to end after the client has sent its last byte."""

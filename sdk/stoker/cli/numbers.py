@@ -10,8 +10,8 @@ from typing import Any, get_args
 import typer
 from typer.core import TyperGroup
 
+from stoker_wire.errors.problem import OWN_CHECK
 from stoker_wire.parsing.numbers import read_number
-from stoker_wire.problem import OWN_CHECK
 
 HELP_OPTIONS = ["-h", "--help"]
 _WHOLE = re.compile(r"-?[0-9]{1,18}", re.ASCII)

@@ -10,8 +10,8 @@ from pydantic import BaseModel, ValidationError
 from stoker.engine import Engine
 from stoker.errors import Invalid, MalformedAnswer, Refused
 from stoker.management.records import Logs
+from stoker_wire.errors.problem import describe
 from stoker_wire.parsing.ids import read_id
-from stoker_wire.problem import describe
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -12,7 +12,7 @@ from stoker.management.console_api import ConsoleApi, endpoint_candidates, read_
 from stoker.management.records import EndpointRecord, Logs, WorkerRecord
 from stoker_wire.control import Advise, WorkerAction
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
-from stoker_wire.problem import describe
+from stoker_wire.errors.problem import describe
 
 # aliases, because the class below has a method called `list`
 WorkerRows = list[WorkerRecord]

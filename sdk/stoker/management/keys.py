@@ -12,7 +12,7 @@ from stoker.errors import Invalid, MalformedAnswer
 from stoker.management.console_api import ConsoleApi, endpoint_candidates, read_rows
 from stoker.management.endpoints import ENDPOINTS, Endpoints
 from stoker.management.records import KeyRecord
-from stoker_wire.problem import describe
+from stoker_wire.errors.problem import describe
 from stoker_wire.security.client_key import KeyEdit
 from stoker_wire.security.token import client_key_digest
 

@@ -11,7 +11,7 @@ from stoker.errors import Invalid, MalformedAnswer, NotFound
 from stoker.management.console_api import ConsoleApi, endpoint_candidates, read_rows
 from stoker.management.endpoints import Endpoints
 from stoker.management.records import Logs, WorkergroupRecord, WorkerRecord
-from stoker_wire.problem import describe
+from stoker_wire.errors.problem import describe
 from stoker_wire.workergroup import Workergroup
 
 WorkerRows = list[WorkerRecord]  # an alias, because the class below has a method called `list`

@@ -8,7 +8,7 @@ import pytest
 
 from engine.api.worker_api import checked_url
 from stoker_pyworker.ticket_clock import TicketClock
-from stoker_wire.problem import Problem
+from stoker_wire.errors.problem import Problem
 from stoker_wire.security.token import mint_worker_token
 from stoker_wire.states import WorkerState
 from tests.engine.conftest import SECRET, Stage

@@ -8,8 +8,8 @@ import pytest
 
 from engine.routing.client_keys import DAY_SECONDS, ClientKeyAccount
 from engine.settings import Limits
+from stoker_wire.errors.problem import Problem
 from stoker_wire.messages import MemoKey
-from stoker_wire.problem import Problem
 from stoker_wire.security.client_key import Priority
 from stoker_wire.security.token import client_key_digest, mint_client_key
 from tests.engine.api.openai.test_openai import ModelWorker, path

@@ -7,7 +7,7 @@ import pytest
 from stoker_pyworker import HandlerConfig, logs
 from stoker_pyworker.proxy.hooks import json_response
 from stoker_pyworker.proxy.tickets import TicketVerifier
-from stoker_wire.problem import Problem
+from stoker_wire.errors.problem import Problem
 from stoker_wire.security.ticket import Ticket, TicketRefused, sign_ticket, verify_ticket
 from tests.pyworker.harness import LAUNCH, handlers, until
 

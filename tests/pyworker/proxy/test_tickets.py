@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from stoker_pyworker.proxy import tickets as tickets_module
 from stoker_pyworker.proxy.tickets import TicketVerifier, verify_ticket_fast
-from stoker_wire.problem import Problem
+from stoker_wire.errors.problem import Problem
 from stoker_wire.security.ticket import Ticket, TicketRefused, sign_ticket, verify_ticket
 from stoker_wire.security.token import mint_worker_token
 from tests.pyworker.harness import LAUNCH, handlers, until

@@ -18,7 +18,7 @@ from stoker_pyworker.model.benchmark import fingerprint
 from stoker_pyworker.model.log_file import LogFile
 from stoker_pyworker.proxy.hooks import Response, StreamResponse
 from stoker_pyworker.reporting.reports import Reporter
-from stoker_wire.problem import Problem
+from stoker_wire.errors.problem import Problem
 from stoker_wire.route import COST_MAX
 from stoker_wire.worker_status import WorkerStatus
 

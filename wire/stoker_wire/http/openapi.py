@@ -50,7 +50,7 @@ class Said(BaseModel):
 
 
 class ProblemBody(Said):
-    """The body of every refusal (`stoker_wire.problem`)."""
+    """The body of every refusal (`stoker_wire.errors.problem`)."""
 
     success: Literal[False]
     error: str

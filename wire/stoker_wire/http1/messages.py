@@ -9,7 +9,7 @@ from email.utils import formatdate
 
 import msgspec
 
-from stoker_wire.problem import Problem
+from stoker_wire.errors.problem import Problem
 
 Header = tuple[bytes, bytes]
 """A header field; names are lower case inside this package."""

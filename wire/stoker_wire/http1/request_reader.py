@@ -8,9 +8,9 @@ from enum import Enum, auto
 
 import httptools
 
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http1.limits import Limits
 from stoker_wire.http1.request import BodyBudget, Request
-from stoker_wire.problem import Problem
 
 _PIECE_BYTES = 4096
 """Smaller body pieces are joined: as separate objects they would use more memory than their content."""

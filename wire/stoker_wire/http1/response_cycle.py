@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from enum import Enum, auto
 from typing import Protocol
 
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http1.messages import (
     BODILESS,
     JSON,
@@ -15,7 +16,6 @@ from stoker_wire.http1.messages import (
     status_line,
 )
 from stoker_wire.http1.request import Request, ResponseListener, TunnelListener
-from stoker_wire.problem import Problem
 
 
 class CycleOwner(Protocol):

@@ -6,6 +6,7 @@ import ssl
 import time
 from collections import OrderedDict
 
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http1.limits import Limits, connections_possible
 from stoker_wire.http1.messages import Header, problem_fields, problem_json
 from stoker_wire.http1.request import Request
@@ -13,7 +14,6 @@ from stoker_wire.http1.request_reader import BudgetOf, RequestMemory
 from stoker_wire.http1.server_connection import Application, DescribeProblem, ServerConnection
 from stoker_wire.http1.sockets import enable_keepalive
 from stoker_wire.http1.tls_listener import TlsListener
-from stoker_wire.problem import Problem
 
 _TICK_SECONDS, _TICK_SECONDS_MAX = 0.25, 1.0
 _TICKED_PER_SECOND = 20_000

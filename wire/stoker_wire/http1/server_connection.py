@@ -8,6 +8,7 @@ from typing import Protocol, cast
 
 import structlog
 
+from stoker_wire.errors.problem import Problem
 from stoker_wire.http1.flow_control import FlowControl
 from stoker_wire.http1.limits import Limits
 from stoker_wire.http1.messages import CONTINUE, Header, date_field, status_line
@@ -15,7 +16,6 @@ from stoker_wire.http1.request import Request, TunnelListener
 from stoker_wire.http1.request_reader import BudgetOf, ReadState, RequestMemory, RequestReader
 from stoker_wire.http1.response_cycle import ResponseCycle
 from stoker_wire.http1.sockets import reset_when_closed
-from stoker_wire.problem import Problem
 
 log = structlog.get_logger(component="http")
 

@@ -8,8 +8,8 @@ from typing import Protocol, cast, runtime_checkable
 
 import httptools
 
+from stoker_wire.errors.picklable import PicklableError
 from stoker_wire.http1.messages import BODILESS, Header
-from stoker_wire.picklable import PicklableError
 
 _OVERHEAD_BYTES_MAX = 64 * 1024
 """A response without a byte of its body: header fields, interim responses, trailers, chunk extensions."""

@@ -10,7 +10,7 @@ import ipaddress
 from collections.abc import Collection
 from urllib.parse import urlsplit
 
-from stoker_wire.problem import Problem
+from stoker_wire.errors.problem import Problem
 
 _READS = frozenset({"GET", "HEAD"})
 _OWN_PAGES = frozenset({"same-origin", "none"})

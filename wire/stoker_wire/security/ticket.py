@@ -12,9 +12,9 @@ import json
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from stoker_wire.errors.picklable import PicklableError
 from stoker_wire.parsing.numbers import finite
 from stoker_wire.parsing.strict_json import parse_json
-from stoker_wire.picklable import PicklableError
 
 TICKET_SECONDS = 60.0
 """Validity of a ticket: longer than a slow client's connect and upload, far shorter than a worker's lifetime."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from stoker_wire.picklable import PicklableError
+from stoker_wire.errors.picklable import PicklableError
 
 if TYPE_CHECKING:
     from stoker_wire.tracing.tracer import Tracing

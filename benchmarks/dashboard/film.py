@@ -1,6 +1,6 @@
 """Films the demo's burst on the dashboard, and takes pictures of its pages.
 
-`python -m benchmarks.dashboard_film [FOLDER]` starts `stokerd demo --keep`, opens its dashboard in Chromium, and writes
+`python -m benchmarks.dashboard.film [FOLDER]` starts `stokerd demo --keep`, opens its dashboard in Chromium, and writes
 `burst.gif`, the demo's own picture, and each page in light, dark and at 390 px into the folder (default: `.film`). It
 takes three minutes.
 """
@@ -23,7 +23,7 @@ from PIL import Image
 
 from tests.engine.clients.browser import Tab, open_page
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FRAME_SECONDS = 2.0
 FRAMES_MAX = 90
 FRAME_MS = 160

@@ -10,7 +10,7 @@ from run.errors import CommandError
 from run.processes.proxy_environment import proxy_environment
 from run.settings import DevSettings
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 ROOMS = (
     "run",
     "market",

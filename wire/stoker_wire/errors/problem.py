@@ -6,7 +6,7 @@ The body is `{"success": false, "error": <code>, "msg": <sentence>, "error_msg":
 
 from typing import Any
 
-from stoker_wire.picklable import PicklableError
+from stoker_wire.errors.picklable import PicklableError
 from stoker_wire.security.redaction import is_secret_name
 
 FAULTS_LISTED_MAX = 8

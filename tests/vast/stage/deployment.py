@@ -22,8 +22,8 @@ from run.settings import DevSettings, EngineListen, HostMarket, TemporalSettings
 from run.state_folder.lock import free_port
 from tests.environments import python_of
 
-ROOT = Path(__file__).parents[2]
-PEER_DIR = Path(__file__).parent / "peer"
+ROOT = Path(__file__).parents[3]
+PEER_DIR = Path(__file__).parents[1] / "peer"
 
 Value = TypeVar("Value")
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
+from benchmarks.scaling.bounds.oracle import Prices
+from benchmarks.scaling.bounds.reactive import Reached, frontier
 from benchmarks.scaling.measure import ATTAIN, geomean, measure, oracle, prepare
-from benchmarks.scaling.oracle import Prices
 from benchmarks.scaling.pool import in_order
-from benchmarks.scaling.reactive import Reached, frontier
 from benchmarks.scaling.scalers import foresighted
 from benchmarks.scaling.workloads import Workload
 from simulation.market import PERF_UNIT

@@ -19,7 +19,7 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-from benchmarks.dashboard_film import show, sign_in, until
+from benchmarks.dashboard.film import show, sign_in, until
 from engine.console.overview import BUCKET_SECONDS
 from run.state_folder.lock import free_port
 from tests.engine.clients.browser import BROWSER, open_page

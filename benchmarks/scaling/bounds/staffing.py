@@ -10,7 +10,7 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from benchmarks.scaling.oracle import ATTAIN_SECONDS, ATTAIN_SHARE, Demand, Prices, Schedule, schedule
+from benchmarks.scaling.bounds.oracle import ATTAIN_SECONDS, ATTAIN_SHARE, Demand, Prices, Schedule, schedule
 
 GRIDS = (1.0, 2.5, 5.0, 10.0)
 """Seconds; the finest that fits is taken."""

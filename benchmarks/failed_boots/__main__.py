@@ -21,14 +21,14 @@ import aiohttp
 from aiohttp import web
 
 import stoker
-from benchmarks import model_hub
 from benchmarks.engine.machine import facts
+from benchmarks.failed_boots import model_hub
 from hosts.settings import TemplateSettings
 from run.commands.dev import DevStack
 from run.settings import load_settings
 from run.state_folder.lock import free_port
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 SECONDS_MAX = 150.0
 CLIENT_SECONDS = 60.0
 """After this time the client gives up waiting."""

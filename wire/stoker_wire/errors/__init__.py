@@ -1,0 +1,1 @@
+"""Errors: of HTTP calls, and their base class."""
