@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from controller import metrics_events, operation_results, plan_due
-from controller.drain_handshake import note_drains_seen, recheck_at
+from controller.drain_handshake import expire_tickets, note_drains_seen, recheck_at
 from controller.effects import (
     LIST,
     ChangeInstance,
@@ -116,6 +116,7 @@ class EndpointController:
         """The planner's input. After this call no plan is due until the next event."""
         self._why, self.due = self.due, ""
         self.state.count_dollars(now)
+        expire_tickets(self.state, now)
         note_drains_seen(self.state, now)
         record = self.state.record
         record.load_at_plan = plan_due.level(record.load) or 0.0

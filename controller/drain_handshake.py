@@ -26,16 +26,17 @@ def open_tickets(book: EndpointStateBook, launch_id: str, now: float) -> int:
 
 
 def recheck_at(book: EndpointStateBook, now: float) -> float | None:
-    """When the timeout of a silent engine next changes a drain; None: no timeout is pending."""
+    """When the timeout of a silent engine next changes a drain or open tickets; None: no timeout is pending."""
     engines = book.record.engines.values()
     moments = []
     for worker in book.record.workers.values():
-        if worker.drain is None:
-            continue
-        moments += [
-            engine.heard_at + TICKETS_SECONDS for engine in engines if engine.tickets.get(worker.launch_id)
-        ]
-        if worker.drain.seen_at is None:
+        if worker.drain is not None or worker.tickets_open:
+            moments += [
+                engine.heard_at + TICKETS_SECONDS
+                for engine in engines
+                if engine.tickets.get(worker.launch_id)
+            ]
+        if worker.drain is not None and worker.drain.seen_at is None:
             notice = worker.drain.since + NOTICE_SECONDS
             moments += [
                 max(notice, engine.heard_at + ENGINE_LIVE_SECONDS) for engine in engines if not engine.left
@@ -43,17 +44,18 @@ def recheck_at(book: EndpointStateBook, now: float) -> float | None:
     return min((moment for moment in moments if moment > now), default=None)
 
 
-def note_drains_seen(book: EndpointStateBook, now: float) -> bool:
-    """Set `seen_at` on each drain that all engines have confirmed; True if any was new.
+def expire_tickets(book: EndpointStateBook, now: float) -> None:
+    """Sum the open tickets of each worker again, because those of a dead engine expire without a report."""
+    for worker in list(book.record.workers.values()):
+        if worker.tickets_open:
+            tickets = open_tickets(book, worker.launch_id, now)
+            book.record.workers[worker.launch_id] = worker.replace(tickets_open=tickets)
 
-    Tickets of draining workers are summed again, because those of a dead engine expire without a report.
-    """
+
+def note_drains_seen(book: EndpointStateBook, now: float) -> bool:
+    """Set `seen_at` on each drain that all engines have confirmed; True if any was new."""
     news = False
     for worker in list(book.record.workers.values()):
-        if worker.drain is not None and worker.tickets_open:
-            tickets = open_tickets(book, worker.launch_id, now)
-            worker = worker.replace(tickets_open=tickets)  # noqa: PLW2901 - the same worker
-            book.record.workers[worker.launch_id] = worker
         if worker.drain is not None and worker.drain.seen_at is None and _all_have_seen(book, worker, now):
             book.record.workers[worker.launch_id] = fold_drain_seen(worker, at=now)
             news = True

@@ -13,6 +13,7 @@ from controller.controller import (
     REPLAN_SECONDS,
     EndpointController,
 )
+from controller.drain_handshake import TICKETS_SECONDS
 from controller.effects import (
     ChangeInstance,
     CreatedInstance,
@@ -26,6 +27,7 @@ from controller.effects import (
     SearchOffers,
 )
 from controller.whatif import lifecycle as whatif
+from policy.planning.planner import plan
 from policy.state.billing import CostLedger
 from policy.state.plan import (
     Activate,
@@ -184,6 +186,22 @@ def test_a_plan_is_due_when_a_silent_engine_times_out():
     made.on_metrics([batch()], NOW)
     planned(made, replan_at=NOW + 500)
     assert made.state.record.replan_at == NOW + 30, "after 30 s without a batch the engine counts as dead"
+
+
+def test_tickets_of_a_dead_engine_keep_a_worker_hot_until_they_expire_and_no_longer():
+    made = controller(worker("w", perf=10.0), inactivity_timeout=12.0)
+    told = {"launch_id": "w", "instance_id": made.state.record.workers["w"].instance_id, "perf": 10.0}
+    for engine_id, tickets, at in (("dead", 2, NOW), ("alive", 0, NOW + 1), ("alive", 0, NOW + 6)):
+        report = WorkerMetrics(**told, condition=Condition.READY, tickets_open=tickets, reported_at=at)
+        sent = {"sequence": int(at), "sent_at": at, "window_s": 5.0, "last_request_at": NOW}
+        made.on_metrics((MetricsBatch(engine_id=engine_id, **sent, workers=(report,)),), at)
+    idle = made.observe((), NOW + 20)
+    assert [each.tickets_open for each in idle.workers] == [2]
+    made.on_plan(Decision(plan=Plan()), idle, NOW + 20)
+    assert made.state.record.replan_at == NOW + TICKETS_SECONDS
+    free = made.observe((), NOW + TICKETS_SECONDS + 0.1)
+    assert [each.tickets_open for each in free.workers] == [0]
+    assert any(isinstance(each, StartDrain) for each in plan(free).operations)
 
 
 def test_a_failed_planner_is_asked_again_soon():

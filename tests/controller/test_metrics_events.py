@@ -3,7 +3,7 @@
 import pytest
 
 from controller import metrics_events
-from controller.drain_handshake import TICKETS_SECONDS, note_drains_seen
+from controller.drain_handshake import TICKETS_SECONDS, expire_tickets
 from controller.metrics_events import fold
 from controller.state import ENGINES_KEPT, EndpointStateBook
 from stoker_wire.messages import Condition, MetricsBatch, WorkerMetrics
@@ -101,13 +101,14 @@ def test_the_tickets_of_an_engine_expire_after_its_last_batch():
     assert list(book.record.engines) == ["e", "f"]
 
 
-def test_the_tickets_of_a_dead_engine_leave_a_draining_worker():
-    book = a_book(draining("w", instance_id=5))
+@pytest.mark.parametrize("made", [worker, draining])
+def test_the_tickets_of_a_dead_engine_leave_its_workers(made):
+    book = a_book(made("w", instance_id=5))
     fold(book, [batch(reported(tickets_open=2))], NOW)
     assert book.record.workers["w"].tickets_open == 2
-    note_drains_seen(book, NOW + TICKETS_SECONDS)
+    expire_tickets(book, NOW + TICKETS_SECONDS)
     assert book.record.workers["w"].tickets_open == 2
-    note_drains_seen(book, NOW + TICKETS_SECONDS + 1)
+    expire_tickets(book, NOW + TICKETS_SECONDS + 1)
     assert book.record.workers["w"].tickets_open == 0
 
 
