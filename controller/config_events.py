@@ -82,13 +82,8 @@ def change_worker(book: EndpointStateBook, change: WorkerChange, now: float) -> 
     if asked is worker:
         return ""
     book.record.workers[worker.launch_id] = asked
-    book.log.note(
-        now,
-        "config",
-        f"an operator asked to {change.action.value} it while it was {worker.state.words}",
-        subject=worker.launch_id,
-        workergroup_id=worker.workergroup_id,
-    )
+    said = f"an operator asked to {change.action.value} it while it was {worker.state.words}"
+    book.note_worker(worker, now, "config", said)
     return f"an operator asked to {change.action.value} a worker"
 
 

@@ -5,7 +5,7 @@ have a plan made when there is a reason, carry effects out and report their resu
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from controller import metrics_events, operation_results, plan_due
 from controller.drain_handshake import expire_tickets, note_drains_seen, recheck_at
@@ -26,6 +26,7 @@ from controller.state import EndpointStateBook
 from controller.whatif import lifecycle as whatif
 from controller.whatif.advice import Advice
 from policy.capacity.supply import holds_requests
+from policy.planning.planner import plan
 from policy.state.apply_operation import apply_operation, launched_worker
 from policy.state.billing import bills_due
 from policy.state.lifecycle import InvalidTransition, is_booting, is_hot
@@ -35,6 +36,7 @@ from policy.state.plan import (
     CancelDrain,
     Destroy,
     Operation,
+    Plan,
     PollInstances,
     Reboot,
     Recruit,
@@ -44,9 +46,13 @@ from policy.state.plan import (
     Update,
 )
 from policy.state.worker import Worker
+from policy.tuning import Tuning
+from stoker_wire.control import EndpointSpec
+from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.messages import MetricsBatch
 from stoker_wire.parsing.limits import ERROR_BYTES_MAX, shortened
 from stoker_wire.states import WorkerState
+from stoker_wire.workergroup import Workergroup
 
 T = TypeVar("T")
 WorkerOperation = Activate | StartDrain | CancelDrain | Stop | Destroy | Reboot | Update
@@ -59,6 +65,11 @@ CONFIRM_SECONDS = 30.0
 """Between two lists of a deleted endpoint that has no worker left. Doubled: a delete ends up to 30 s later."""
 LIST_LAG_SECONDS = 5.0
 """A list may miss an instance that is younger than this. Too short, and a retried create rents a second instance."""
+TIMER_LATE_SECONDS = 0.2
+"""Timers fire this long after the wanted time, so that work due a few milliseconds later is due as well. Otherwise such
+work would need a second timer and a second plan."""
+TIMER_SECONDS_MIN = 0.5
+"""Shortest timer, so that no plan can make its host spin."""
 BILLS_SECONDS = 3600.0
 """Between two looks at the bills while instances run. Doubled: the recorded costs are estimates for twice as long."""
 NOTICE_SECONDS = 3.0
@@ -81,6 +92,17 @@ class EndpointController:
         """Why the plan that is being made was due."""
         self._found_nothing_at = 0.0
         """When the last list was asked for that showed no instance at all."""
+
+    @classmethod
+    def simulated(
+        cls, config: EndpointConfig, workergroups: tuple[Workergroup, ...], tuning: Tuning, label_prefix: str
+    ) -> Self:
+        """The controller of a simulated endpoint, whose host keeps the accounts."""
+        spec = EndpointSpec(
+            endpoint_name="simulated", endpoint_id=1, config=config, workergroups=workergroups
+        )
+        state = EndpointStateBook(spec, tuning=tuning, counts_dollars=False)
+        return cls(state, label_prefix=label_prefix)
 
     def __repr__(self) -> str:
         workers = len(self.state.record.workers)
@@ -151,6 +173,12 @@ class EndpointController:
         if record.deleting:
             effects += self._confirm_empty(now)
         return tuple(effects)
+
+    def plan_at_once(self, launch_ids: tuple[str, ...], now: float) -> tuple[Plan, tuple[Effect, ...]]:
+        """Makes and adopts a plan in one step, for a simulation. The workflow has an activity make it."""
+        observation = self.observe(launch_ids, now)
+        made = plan(observation, self.state.tuning)
+        return made, self.on_plan(Decision(plan=made), observation, now)
 
     def on_plan_failed(self, fault: str, observation: Observation, now: float) -> None:
         """No plan could be made: the next one is due soon."""
@@ -251,7 +279,7 @@ class EndpointController:
         if then is None or current is None or is_hot(then) or not is_hot(current):
             return False
         said = f"{operation.op} was decided while it was {then.state.words}: it takes requests now"
-        self._note(now, "wait", operation.launch_id, said, level=1, group_id=current.workergroup_id)
+        self.state.note_worker(current, now, "wait", said, level=1)
         self._set_due("a worker was ready before a plan knew it")
         return True
 
@@ -290,22 +318,23 @@ class EndpointController:
         worker = launched_worker(operation, now)
         record.pending_offers[operation.launch_id] = offer
         record.workers[operation.launch_id] = worker
-        self._note_ordered(operation, group.id, now)
+        self.state.note_worker(worker, now, operation.op, operation.reason, numbers=operation.numbers)
         return self._start(CreateInstance(worker=worker, workergroup=group, offer=offer))
 
     def _on_worker(self, asked: WorkerOperation, now: float) -> list[Effect]:
         worker = self.state.record.workers.get(asked.launch_id)
         if worker is None or worker.operation:
             return []
-        group_id = worker.workergroup_id
-        self._note_ordered(asked, group_id, now)
+        self.state.note_worker(worker, now, asked.op, asked.reason, numbers=asked.numbers)
         try:
             changed = apply_operation(worker, asked, now)
         except InvalidTransition as fault:
-            self._note(now, "fail", asked.launch_id, f"{asked.op}: {fault}", group_id=group_id)
+            self.state.note_worker(worker, now, "fail", f"{asked.op}: {fault}")
             return []
         if changed.operation not in {"", "destroy"} and worker.instance_id is None:
-            self._note(now, "fail", asked.launch_id, f"{asked.op}: it has no instance yet", level=2)
+            self.state.log.note(
+                now, "fail", f"{asked.op}: it has no instance yet", subject=asked.launch_id, level=2
+            )
             return []
         self.state.record.workers[worker.launch_id] = changed
         if not changed.operation:
@@ -313,7 +342,7 @@ class EndpointController:
         return self._start(
             ChangeInstance(
                 worker=changed,
-                workergroup=self.state.workergroup(group_id),
+                workergroup=self.state.workergroup(worker.workergroup_id),
                 may_get_requests=isinstance(asked, Stop | Destroy) and _may_become_ready(worker),
             )
         )
@@ -343,17 +372,6 @@ class EndpointController:
 
     def _note_planner(self, fault: str, at: float) -> None:
         self.state.log.note(at, "fail", f"planner: {fault}"[:_FAULT_CHARS], subject=self._why)
-
-    def _note_ordered(self, asked: Recruit | WorkerOperation, group_id: int, now: float) -> None:
-        subject, numbers = asked.launch_id, asked.numbers
-        self.state.log.note(
-            now, asked.op, asked.reason, subject=subject, numbers=numbers, workergroup_id=group_id
-        )
-
-    def _note(
-        self, now: float, kind: str, launch_id: str, reason: str, *, level: int = 0, group_id: int = 0
-    ) -> None:
-        self.state.log.note(now, kind, reason, subject=launch_id, level=level, workergroup_id=group_id)
 
 
 def _may_become_ready(worker: Worker) -> bool:

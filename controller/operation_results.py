@@ -48,7 +48,7 @@ def ended(
         )
         how = "found the instance of a lost answer" if made.adopted else "rented"
         line = f"{how}: instance {made.instance_id}, {current.kind}, ${current.dollars_per_hour:.3f}/h"
-        _note(book, current, line, now, level=1)
+        book.note_worker(current, now, "worker", line, level=1)
     if confirmed and operation == "destroy":
         folded = fold_instance_gone(current, "released", learned)
     else:
@@ -68,7 +68,7 @@ def ended(
         _drop_offer(book, current)
     keep(book, current, folded, now, kind="fail" if failed else "worker", level=0 if failed else 1)
     for warning in made.warnings if made else ():
-        _note(book, current, f"warning: {warning}", now, kind="fail", level=0)
+        book.note_worker(current, now, "fail", f"warning: {warning}")
     stopped = book.record.workers.get(launch_id)
     if confirmed and operation == "stop" and stopped is not None:
         state = WorkerState.INACTIVE if stopped.loaded_once else WorkerState.CREATED
@@ -129,14 +129,7 @@ def keep(
     else:
         record.workers[before.launch_id] = folded.worker
     for line in folded.lines:
-        _note(book, before, line, now, kind=kind, level=level)
-
-
-def _note(
-    book: EndpointStateBook, worker: Worker, line: str, now: float, *, kind: str = "worker", level: int
-) -> None:
-    subject, group_id = worker.launch_id, worker.workergroup_id
-    book.log.note(now, kind, line, subject=subject, level=level, workergroup_id=group_id)
+        book.note_worker(before, now, kind, line, level=level)
 
 
 def _drop_offer(book: EndpointStateBook, worker: Worker) -> None:

@@ -1,6 +1,6 @@
 """The state of an endpoint in one record, which continue-as-new passes to the next run."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -267,6 +267,22 @@ class EndpointStateBook:
         if not self._counts_dollars:
             return
         self.record.ledger = accrue(self.record.ledger, self.record.workers.values(), now)
+
+    def note_worker(
+        self,
+        worker: Worker,
+        now: float,
+        kind: str,
+        reason: str,
+        *,
+        level: int = 0,
+        numbers: Mapping[str, float] | None = None,
+    ) -> None:
+        """Log a line about a worker."""
+        subject, group_id = worker.launch_id, worker.workergroup_id
+        self.log.note(
+            now, kind, reason, subject=subject, numbers=numbers, level=level, workergroup_id=group_id
+        )
 
     def workergroup(self, workergroup_id: int) -> Workergroup | None:
         """The workergroup of this id, if the endpoint has it."""

@@ -8,12 +8,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
-from controller.controller import EndpointController
+from controller.controller import TIMER_LATE_SECONDS, TIMER_SECONDS_MIN, EndpointController
 from controller.effects import (
     ChangeInstance,
     CreatedInstance,
     CreateInstance,
-    Decision,
     Done,
     Effect,
     Failed,
@@ -23,14 +22,11 @@ from controller.effects import (
     Result,
     SearchOffers,
 )
-from controller.state import EndpointStateBook
-from policy.planning.planner import plan
 from policy.state.observation import LAUNCH_IDS_PER_PLAN
 from policy.state.plan import CancelDrain, Plan, PollInstances, Search, StartDrain
 from policy.tuning import DEFAULT_TUNING, Tuning
 from simulation.machine import Machine, Stage
 from simulation.settings import EPOCH
-from stoker_wire.control import EndpointSpec
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.market import Instance
 from stoker_wire.messages import MetricsBatch
@@ -40,9 +36,6 @@ if TYPE_CHECKING:
     from simulation.world import World
 
 LABEL_PREFIX = "stoker:simulated:"
-TIMER_LATE_SECONDS = 0.2
-TIMER_SECONDS_MIN = 0.5
-"""As the workflow's timer: a little late, so that what is due in the same moment is due then, and never at once."""
 DECISIONS_MAX = 2000
 
 STATUS: dict[Stage, str] = {
@@ -65,11 +58,8 @@ class SimulatedController:
     def __init__(self, config: EndpointConfig, *, tuning: Tuning = DEFAULT_TUNING) -> None:
         self.plans = 0
         self.decisions: list[tuple[float, str, str]] = []
-        self._tuning = tuning
         group = Workergroup(id=1, template_hash="simulated")
-        spec = EndpointSpec(endpoint_name="simulated", endpoint_id=1, config=config, workergroups=(group,))
-        state = EndpointStateBook(spec, tuning=tuning, counts_dollars=False)
-        self._controller = EndpointController(state, label_prefix=LABEL_PREFIX)
+        self._controller = EndpointController.simulated(config, (group,), tuning, LABEL_PREFIX)
         self._machines: dict[str, Machine] = {}
         self._ids = _launch_ids(0)
         self._timer = 0
@@ -112,11 +102,9 @@ class SimulatedController:
         self._plan()
 
     def _plan(self) -> None:
-        world, now = self._world, EPOCH + self._world.now
-        observation = self._controller.observe(self._ids, now)
-        made = plan(observation, self._tuning)
+        world = self._world
+        made, effects = self._controller.plan_at_once(self._ids, EPOCH + world.now)
         self.plans += 1
-        effects = self._controller.on_plan(Decision(plan=made), observation, now)
         self._note(made)
         for effect in effects:
             self._carry_out(effect)

@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import Any
 
 from temporalio import workflow
 from temporalio.exceptions import ActivityError, ApplicationError
@@ -27,11 +27,8 @@ from controller.effects import (
 )
 from policy.state.worker import Worker
 from policy.state.worker_events import RESTARTS
-from stoker_wire.control import MARKET_TASK_QUEUE
 from stoker_wire.states import WorkerState
 from workflows import options
-
-Answer = TypeVar("Answer")
 
 
 class Effects:
@@ -83,7 +80,7 @@ class Effects:
     async def _search(self, effect: SearchOffers) -> FoundOffers:
         asked = messages.SearchOffers(workergroup=effect.workergroup)
         how = options.search_options(effect.workergroup.id)
-        return await _on_market(MarketActivities.search_offers, asked, how)
+        return await workflow.execute_activity_method(MarketActivities.search_offers, asked, **how)
 
     async def _list(self, effect: ListInstances) -> ListedInstances:
         asked = messages.ListInstances(
@@ -110,7 +107,8 @@ class Effects:
             asked_before=effect.resumed,
             perf_estimate=effect.worker.perf_estimate,
         )
-        return await _on_market(MarketActivities.create_instance, asked, options.create_options(effect.offer))
+        how = options.create_options(effect.offer)
+        return await workflow.execute_activity_method(MarketActivities.create_instance, asked, **how)
 
     async def _change(self, effect: ChangeInstance) -> Done:
         worker = effect.worker
@@ -149,11 +147,12 @@ class Effects:
         asked, how = messages.OnInstance(instance_id=worker.instance_id or 0), options.worker_options(worker)
         if worker.operation == "start" and await self._start_at_once(asked, how):
             return
-        await _on_market(activity, asked, how)
+        await workflow.execute_activity_method(activity, asked, **how)
 
     async def _start_at_once(self, asked: messages.OnInstance, how: dict[str, Any]) -> bool:
         """Start it by the workflows' own task queue: a request waits, and Temporal hands such an activity over with its
         answer to the workflow task. False: the process has just started another machine, so this one has to queue."""
+        how = how | {"task_queue": workflow.info().task_queue}
         started: bool | None = await workflow.execute_activity_method(
             MarketActivities.start_instance, replace(asked, at_once=True), **how
         )
@@ -163,7 +162,7 @@ class Effects:
         label = messages.launch_label(self._name, worker.launch_id)
         asked = messages.DestroyInstance(instance_id=worker.instance_id, label=label)
         how = options.destroy_options(options.named(worker))
-        await _on_market(MarketActivities.destroy_instance, asked, how)
+        await workflow.execute_activity_method(MarketActivities.destroy_instance, asked, **how)
 
     async def _update(self, effect: ChangeInstance) -> None:
         worker, group = effect.worker, effect.workergroup
@@ -177,17 +176,8 @@ class Effects:
             workergroup=group,
             restart=worker.state is WorkerState.UPDATE_REBOOTING,
         )
-        await _on_market(MarketActivities.update_instance, asked, options.worker_options(worker))
-
-
-async def _on_market(
-    activity: Callable[..., Awaitable[Answer]], asked: object, how: dict[str, Any]
-) -> Answer:
-    """Runs an activity on the task queue that is rate-limited for the whole deployment."""
-    made: Answer = await workflow.execute_activity_method(
-        activity, asked, task_queue=MARKET_TASK_QUEUE, **how
-    )
-    return made
+        how = options.worker_options(worker)
+        await workflow.execute_activity_method(MarketActivities.update_instance, asked, **how)
 
 
 def _failed(error: ActivityError) -> Failed:

@@ -7,6 +7,7 @@ from temporalio.common import Priority, RetryPolicy
 
 from controller.controller import LIST_LAG_SECONDS
 from policy.state.worker import Worker
+from stoker_wire.control import MARKET_TASK_QUEUE
 from stoker_wire.market import Offer
 
 TRY_SECONDS_MAX = 60.0
@@ -54,15 +55,20 @@ def _options(
     }
 
 
+def _market_options(summary: str, priority: Priority, **seconds: float) -> dict[str, Any]:
+    """For the task queue that is rate-limited for the whole deployment."""
+    return _options(summary, priority, **seconds) | {"task_queue": MARKET_TASK_QUEUE}
+
+
 def search_options(workergroup_id: int) -> dict[str, Any]:
     """A search that fails is soon made again by the next plan."""
-    return _options(f"search offers for workergroup {workergroup_id}", _LOOK, give_up_seconds=60)
+    return _market_options(f"search offers for workergroup {workergroup_id}", _LOOK, give_up_seconds=60)
 
 
 def create_options(offer: Offer) -> dict[str, Any]:
     """Renting: see LIST_LAG_SECONDS."""
     price = f"${offer.dph_total:.2f}/h"
-    return _options(
+    return _market_options(
         f"create {offer.kind}, offer {offer.id}, {price}",
         _DEFAULT,
         tries_seconds=TRY_SECONDS_MAX,
@@ -73,7 +79,7 @@ def create_options(offer: Offer) -> dict[str, Any]:
 
 def worker_options(worker: Worker) -> dict[str, Any]:
     """Options of the worker's operation: a start, stop, reboot or update. A stop saves money and goes first."""
-    return _options(
+    return _market_options(
         f"{worker.operation} {named(worker)}",
         _RELEASE if worker.operation == "stop" else _DEFAULT,
         tries_seconds=TRY_SECONDS_MAX if worker.operation == "update" else 30.0,
@@ -82,7 +88,7 @@ def worker_options(worker: Worker) -> dict[str, Any]:
 
 def destroy_options(subject: str) -> dict[str, Any]:
     """Options of a destroy. One that fails for ten minutes is logged, and the next plan tries it again."""
-    return _options(f"destroy {subject}", _RELEASE, give_up_seconds=600)
+    return _market_options(f"destroy {subject}", _RELEASE, give_up_seconds=600)
 
 
 def list_options(reason: str) -> dict[str, Any]:

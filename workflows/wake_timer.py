@@ -5,13 +5,7 @@ from collections.abc import Callable
 
 from temporalio import workflow
 
-SECONDS_MIN = 0.5
-"""Shortest timer, so that no plan can make the workflow spin."""
-
-
-LATE_SECONDS = 0.2
-"""The timer fires this long after the wanted time, so that work due a few milliseconds later is due as well. Otherwise
-such work would need a second timer and a second plan."""
+from controller.controller import TIMER_LATE_SECONDS, TIMER_SECONDS_MIN
 
 
 class WakeTimer:
@@ -37,7 +31,8 @@ class WakeTimer:
         if self._timer is not None:
             self._timer.cancel()
         self._armed_for = at
-        self._timer = asyncio.create_task(self._sleep(max(at + LATE_SECONDS - workflow.time(), SECONDS_MIN)))
+        seconds = max(at + TIMER_LATE_SECONDS - workflow.time(), TIMER_SECONDS_MIN)
+        self._timer = asyncio.create_task(self._sleep(seconds))
 
     async def _sleep(self, seconds: float) -> None:
         await workflow.sleep(seconds, summary="look again")

@@ -11,8 +11,7 @@ from dataclasses import replace
 
 from controller import plan_due
 from controller.controller import EndpointController
-from controller.effects import ChangeInstance, CreatedInstance, CreateInstance, Decision, Done, Effect
-from controller.state import EndpointStateBook
+from controller.effects import ChangeInstance, CreatedInstance, CreateInstance, Done, Effect
 from controller.whatif.advice import Advice
 from controller.whatif.fleet import WhatIfFleet, simulated_worker, whatif_machines
 from controller.whatif.market import assumed_offers
@@ -22,14 +21,12 @@ from policy.capacity.performance import LOAD_EPSILON, PerfEstimates
 from policy.capacity.supply import takes_requests
 from policy.load.erlang import expected_wait
 from policy.load.history import rate
-from policy.planning.planner import plan
 from policy.state.lifecycle import advance, is_booting
 from policy.state.observation import LAUNCH_IDS_PER_PLAN, Observation
 from policy.state.plan import Targets
 from policy.state.worker import Drain, Worker
 from policy.state.worker_events import fold_drain_seen
 from policy.tuning import DEFAULT_TUNING, Tuning
-from stoker_wire.control import EndpointSpec
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import GPU_BILLED
 from stoker_wire.states import WorkerState as S
@@ -75,9 +72,8 @@ def _controller(
     fleet: WhatIfFleet, seen: Observation, config: EndpointConfig, tuning: Tuning
 ) -> EndpointController:
     """A controller with the fleet's state, as its own workflow would carry it over."""
-    spec = EndpointSpec(endpoint_name="whatif", endpoint_id=1, config=config, workergroups=seen.workergroups)
-    book = EndpointStateBook(spec, tuning=tuning, counts_dollars=False)
-    record = book.record
+    controller = EndpointController.simulated(config, seen.workergroups, tuning, "")
+    record = controller.state.record
     revisions = {group.id: group.revision for group in seen.workergroups}
     for machine in fleet.machines:
         worker = simulated_worker(machine, revisions.get(machine.group, 1), config.drain_seconds_max)
@@ -86,7 +82,8 @@ def _controller(
     record.replan_at, record.load_at_plan = fleet.replan_at, fleet.level_at_plan
     record.listening_since = seen.listening_since
     record.targets = Targets(hot_wanted=fleet.hot_wanted, reason=fleet.reason)
-    return EndpointController(book, label_prefix="")
+    controller.due = ""
+    return controller
 
 
 class _Host:
@@ -105,7 +102,6 @@ class _Host:
         self._backlog = fleet.backlog_load
         self._launches = fleet.launches
         self._totals = fleet.tally
-        controller.due = ""
 
     @property
     def _workers(self) -> dict[str, Worker]:
@@ -259,9 +255,8 @@ class _Host:
         offers = assumed_offers(self._seen, self.clock)
         controller.state.offers.update({found.workergroup_id: found for found in offers})
         ids = tuple(f"~{self._launches + number:011d}" for number in range(LAUNCH_IDS_PER_PLAN))
-        observation = controller.observe(ids, self.clock)
-        made = plan(observation, self._tuning)
-        for effect in controller.on_plan(Decision(plan=made), observation, self.clock):
+        _, effects = controller.plan_at_once(ids, self.clock)
+        for effect in effects:
             self._carry_out(effect)
         controller.due = ""
 

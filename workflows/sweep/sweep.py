@@ -17,7 +17,7 @@ from activities.messages import DestroyInstance, ListInstances, label_prefix, re
 from activities.progress import Progress, progress_of
 from activities.sweep_watchdog import SIGNAL_CONFIGURE, StalledEndpoint, SweepSpec, ensure_sweep
 from market.ownership import Account, count_by_deployment
-from stoker_wire.control import MARKET_TASK_QUEUE, SWEEP_ID, SWEEP_WORKFLOW_TYPE, workflow_id
+from stoker_wire.control import SWEEP_ID, SWEEP_WORKFLOW_TYPE, workflow_id
 from stoker_wire.market import Instance
 from stoker_wire.messages import FOREIGN_KEY, ForeignInstances
 from workflows import continue_as_new, options
@@ -311,10 +311,7 @@ async def destroy_instance(instance_id: int, why: str) -> str:
     """Destroys an instance by its id. Returns the fault; empty: it is done."""
     asked = DestroyInstance(instance_id=instance_id)
     how = options.destroy_options(f"instance {instance_id}, {why}")
-    call = workflow.execute_activity_method(
-        MarketActivities.destroy_instance, asked, task_queue=MARKET_TASK_QUEUE, **how
-    )
-    return await _fault_of(call)
+    return await _fault_of(workflow.execute_activity_method(MarketActivities.destroy_instance, asked, **how))
 
 
 async def _fault_of(call: Awaitable[object]) -> str:

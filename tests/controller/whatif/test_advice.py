@@ -104,7 +104,7 @@ def test_shadows_live_behind_the_engines_words_and_stand_still_without_them() ->
 
 def test_a_long_pause_is_caught_up_with_in_a_bounded_number_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    monkeypatch.setattr("controller.whatif.replay.plan", lambda *given: made.append(1) or plan(*given))
+    monkeypatch.setattr("controller.controller.plan", lambda *given: made.append(1) or plan(*given))
     seen = see(worker("w1"), worker("w2"), load=steady(0), config=endpoint(min_load=1))
     long = replace(seen, now=NOW + 86_400, load=steady(0, until=NOW + 86_400, seconds=86_700))
     shadow = advance_fleet(whatif_fleet(seen), long, long.config, DEFAULT_TUNING, NOW + 86_000)

@@ -41,7 +41,7 @@ def planned(monkeypatch) -> list[Observation]:
     """What the simulated controller saw at each plan."""
     seen: list[Observation] = []
     monkeypatch.setattr(
-        "controller.whatif.replay.plan", lambda given, tuning: seen.append(given) or plan(given, tuning)
+        "controller.controller.plan", lambda given, tuning: seen.append(given) or plan(given, tuning)
     )
     return seen
 
