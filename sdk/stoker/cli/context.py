@@ -26,6 +26,7 @@ SILENT_SECONDS_MAX = 2.0
 
 ENDPOINT_HELP = "The endpoint's name, or its id as id:123. Before a name that begins with a dash write --."
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON for programs.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 WorkergroupOption = Annotated[int | None, typer.Option("--workergroup", "-g", help="Id of a workergroup.")]
 
 
@@ -50,6 +51,12 @@ def one_of(endpoint: str | None, workergroup: int | None) -> None:
     """Check that exactly one of both is given."""
     if (endpoint is None) == (workergroup is None):
         raise typer.BadParameter("give either ENDPOINT or --workergroup ID")
+
+
+def confirm(yes: bool, question: str) -> None:
+    """Ask, unless --yes was given; an answer other than yes ends the program."""
+    if not yes:
+        typer.confirm(question, abort=True, err=True)
 
 
 @dataclass(frozen=True, slots=True)

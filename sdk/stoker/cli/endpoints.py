@@ -8,16 +8,17 @@ from typing import Annotated, Any
 
 import typer
 
-from stoker.cli.context import AsJson, EndpointArgument, run
+from stoker.cli.context import AsJson, EndpointArgument, Yes, confirm, run
 from stoker.cli.fields import mapping, parameter_rows, status_rows, worker_counts
 from stoker.cli.numbers import StrictGroup
 from stoker.cli.output import (
     console,
     format_time,
     make_table,
+    print_changes,
     print_json,
-    print_line,
     print_notice,
+    print_result,
     print_table,
     shorten,
 )
@@ -102,15 +103,10 @@ def create(
     as_json: AsJson = False,
 ) -> None:
     """Create an endpoint. Give it machines with: stoker workergroups create."""
-
-    async def work(client: Serverless) -> EndpointRecord:
-        return await client.endpoints.create(name, **given)
-
-    record = run(context, work)
-    if as_json:
-        print_json(record.as_json())
-    else:
-        print_line(f"created endpoint {record.endpoint_name}, id {record.id}")
+    record = run(context, lambda client: client.endpoints.create(name, **given))
+    print_result(
+        record.as_json(), f"created endpoint {record.endpoint_name}, id {record.id}", as_json=as_json
+    )
 
 
 @app.command()
@@ -139,23 +135,15 @@ def update(
     context: typer.Context, endpoint: EndpointArgument, given: dict[str, Any], as_json: AsJson = False
 ) -> None:
     """Change parameters of a live endpoint; they take effect at once."""
-
-    async def work(client: Serverless) -> None:
-        await client.endpoints.update(endpoint, **given)
-
-    run(context, work)
-    if as_json:
-        print_json({"success": True, "changed": given})
-    else:
-        changes = ", ".join(f"{name}={value}" for name, value in given.items())
-        print_line(f"endpoint {endpoint}: {changes}")
+    run(context, lambda client: client.endpoints.update(endpoint, **given))
+    print_changes(f"endpoint {endpoint}", given, as_json=as_json)
 
 
 @app.command()
 def delete(
     context: typer.Context,
     endpoint: EndpointArgument,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     force: Annotated[
         bool,
         typer.Option(
@@ -166,18 +154,12 @@ def delete(
     as_json: AsJson = False,
 ) -> None:
     """Delete an endpoint with its workergroups: every worker is destroyed."""
-    if not yes:
-        how = " without draining" if force else ""
-        typer.confirm(f"Destroy every worker of endpoint {endpoint}{how}?", abort=True, err=True)
+    how = " without draining" if force else ""
+    confirm(yes, f"Destroy every worker of endpoint {endpoint}{how}?")
 
-    async def work(client: Serverless) -> dict[str, Any]:
-        return await client.endpoints.delete(endpoint, force=force)
-
-    done = run(context, work)
-    if as_json:
-        print_json({"success": True} | done)
-    else:
-        print_line(str(done.get("msg") or f"endpoint {endpoint} is being deleted; its workers are destroyed"))
+    done = run(context, lambda client: client.endpoints.delete(endpoint, force=force))
+    said = done.get("msg") or f"endpoint {endpoint} is being deleted; its workers are destroyed"
+    print_result({"success": True} | done, str(said), as_json=as_json)
 
 
 @app.command("rotate-key")
@@ -191,13 +173,8 @@ def rotate_key(
     show_key: ShowKey = False,
 ) -> None:
     """Replace the endpoint's routing key; the old one becomes invalid."""
-
-    async def work(client: Serverless) -> str:
-        return await client.endpoints.rotate_key(endpoint, overlap_seconds=overlap)
-
-    key = run(context, work)
+    key = run(context, lambda client: client.endpoints.rotate_key(endpoint, overlap_seconds=overlap))
     shown = key if show_key else "(hidden)"
-    if as_json:
-        print_json({"success": True, "api_key": shown})
-    else:
-        print_line(f"endpoint {endpoint} has a new key: {shown}")
+    print_result(
+        {"success": True, "api_key": shown}, f"endpoint {endpoint} has a new key: {shown}", as_json=as_json
+    )

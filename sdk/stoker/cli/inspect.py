@@ -137,11 +137,7 @@ def decisions(
     as_json: AsJson = False,
 ) -> None:
     """The last decisions, each with its reason."""
-
-    async def work(client: Serverless) -> list[dict[str, Any]]:
-        return await client.endpoints.decisions(endpoint, tail=tail)
-
-    lines = run(context, work)
+    lines = run(context, lambda client: client.endpoints.decisions(endpoint, tail=tail))
     if as_json:
         print_json(lines)
     else:
@@ -150,11 +146,7 @@ def decisions(
 
 def costs(context: typer.Context, endpoint: EndpointArgument, as_json: AsJson = False) -> None:
     """An endpoint's costs: dollars by worker state, and dollars per hour by worker."""
-
-    async def work(client: Serverless) -> dict[str, Any]:
-        return await client.endpoints.costs(endpoint)
-
-    found = run(context, work)
+    found = run(context, lambda client: client.endpoints.costs(endpoint))
     if as_json:
         print_json(found)
         return

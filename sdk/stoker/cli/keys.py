@@ -5,13 +5,10 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from pydantic import SecretStr
 
 from stoker.cli.context import AsJson, EndpointArgument, run
 from stoker.cli.numbers import StrictGroup
-from stoker.cli.output import format_time, print_json, print_line, print_notice, print_table
-from stoker.client import Serverless
-from stoker.management.records import KeyRecord
+from stoker.cli.output import format_time, print_json, print_line, print_notice, print_result, print_table
 from stoker_wire.security.client_key import Priority
 
 app = typer.Typer(
@@ -43,10 +40,7 @@ def create(
         "priority": priority.value,
     }
 
-    async def work(client: Serverless) -> SecretStr:
-        return await client.keys.create(endpoint, name, **limits)
-
-    key = run(context, work).get_secret_value()
+    key = run(context, lambda client: client.keys.create(endpoint, name, **limits)).get_secret_value()
     if as_json:
         print_json({"success": True, "name": name, "api_key": key})
     else:
@@ -57,11 +51,7 @@ def create(
 @app.command("list")
 def list_(context: typer.Context, endpoint: EndpointArgument, as_json: AsJson = False) -> None:
     """The keys with their limits and what they used today. Their texts are not stored."""
-
-    async def work(client: Serverless) -> list[KeyRecord]:
-        return await client.keys.list(endpoint)
-
-    keys = run(context, work)
+    keys = run(context, lambda client: client.keys.list(endpoint))
     if as_json:
         print_json([key.as_json() for key in keys])
         return
@@ -82,12 +72,5 @@ def list_(context: typer.Context, endpoint: EndpointArgument, as_json: AsJson = 
 @app.command()
 def revoke(context: typer.Context, endpoint: EndpointArgument, name: Name, as_json: AsJson = False) -> None:
     """Make a key invalid. Requests that are on workers finish."""
-
-    async def work(client: Serverless) -> None:
-        await client.keys.revoke(endpoint, name)
-
-    run(context, work)
-    if as_json:
-        print_json({"success": True})
-    else:
-        print_line(f"key {name} of endpoint {endpoint} is revoked")
+    run(context, lambda client: client.keys.revoke(endpoint, name))
+    print_result({"success": True}, f"key {name} of endpoint {endpoint} is revoked", as_json=as_json)

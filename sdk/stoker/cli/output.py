@@ -10,7 +10,7 @@ import math
 import re
 import sys
 import textwrap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import IO, Any, NoReturn, cast
@@ -113,6 +113,20 @@ def print_json(value: Any) -> None:
     except UnicodeEncodeError:
         text = json.dumps(value, indent=2, default=str)
     sys.stdout.write(escape_json(text) + "\n")
+
+
+def print_result(value: Any, sentence: str, *, as_json: bool) -> None:
+    """What a command did: a sentence for people, or JSON for programs."""
+    if as_json:
+        print_json(value)
+    else:
+        print_line(sentence)
+
+
+def print_changes(subject: str, given: Mapping[str, Any], *, as_json: bool) -> None:
+    """The fields of `subject` that a command changed, with their new values."""
+    changes = ", ".join(f"{name}={value}" for name, value in given.items())
+    print_result({"success": True, "changed": given}, f"{subject}: {changes}", as_json=as_json)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, empty: str) -> None:

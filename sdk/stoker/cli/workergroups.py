@@ -6,13 +6,20 @@ from typing import Annotated, Any
 
 import typer
 
-from stoker.cli.context import AsJson, EndpointArgument, EndpointOption, run
+from stoker.cli.context import AsJson, EndpointArgument, EndpointOption, Yes, confirm, run
 from stoker.cli.fields import parameter_rows
 from stoker.cli.numbers import StrictGroup
-from stoker.cli.output import console, make_table, print_json, print_line, print_notice, print_table
+from stoker.cli.output import (
+    console,
+    make_table,
+    print_changes,
+    print_json,
+    print_line,
+    print_notice,
+    print_result,
+    print_table,
+)
 from stoker.cli.parameters import WORKERGROUP_OPTIONS, with_options
-from stoker.client import Serverless
-from stoker.management.records import WorkergroupRecord
 
 app = typer.Typer(
     cls=StrictGroup, no_args_is_help=True, help="Workergroups: which template, on which machines."
@@ -24,11 +31,7 @@ Number = Annotated[int, typer.Argument(metavar="WORKERGROUP", help="Id of the wo
 @app.command("list")
 def list_(context: typer.Context, endpoint: EndpointOption = None, as_json: AsJson = False) -> None:
     """All workergroups, or those of one endpoint."""
-
-    async def work(client: Serverless) -> list[WorkergroupRecord]:
-        return await client.workergroups.list(endpoint=endpoint)
-
-    records = run(context, work)
+    records = run(context, lambda client: client.workergroups.list(endpoint=endpoint))
     if as_json:
         print_json([record.as_json() for record in records])
         return
@@ -55,11 +58,7 @@ def create(
     context: typer.Context, endpoint: EndpointArgument, given: dict[str, Any], as_json: AsJson = False
 ) -> None:
     """Add machines to an endpoint: a template, and the offers that may run it."""
-
-    async def work(client: Serverless) -> WorkergroupRecord:
-        return await client.workergroups.create(endpoint, **given)
-
-    record = run(context, work)
+    record = run(context, lambda client: client.workergroups.create(endpoint, **given))
     if as_json:
         print_json(record.as_json())
     else:
@@ -71,11 +70,7 @@ def create(
 @app.command()
 def show(context: typer.Context, workergroup: Number, as_json: AsJson = False) -> None:
     """One workergroup."""
-
-    async def work(client: Serverless) -> WorkergroupRecord:
-        return await client.workergroups.get(workergroup)
-
-    row = run(context, work).as_json()
+    row = run(context, lambda client: client.workergroups.get(workergroup)).as_json()
     if as_json:
         print_json(row)
     else:
@@ -88,37 +83,22 @@ def update(
     context: typer.Context, workergroup: Number, given: dict[str, Any], as_json: AsJson = False
 ) -> None:
     """Change a workergroup; a new template or search starts a rolling update."""
-
-    async def work(client: Serverless) -> None:
-        await client.workergroups.update(workergroup, **given)
-
-    run(context, work)
-    if as_json:
-        print_json({"success": True, "changed": given})
-    else:
-        changes = ", ".join(f"{name}={value}" for name, value in given.items())
-        print_line(f"workergroup {workergroup}: {changes}")
+    run(context, lambda client: client.workergroups.update(workergroup, **given))
+    print_changes(f"workergroup {workergroup}", given, as_json=as_json)
 
 
 @app.command()
 def delete(
     context: typer.Context,
     workergroup: Number,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Delete a workergroup; its workers finish their requests and are destroyed."""
-    if not yes:
-        typer.confirm(f"Destroy every worker of workergroup {workergroup}?", abort=True, err=True)
+    confirm(yes, f"Destroy every worker of workergroup {workergroup}?")
 
-    async def work(client: Serverless) -> None:
-        await client.workergroups.delete(workergroup)
-
-    run(context, work)
-    if as_json:
-        print_json({"success": True})
-    else:
-        print_line(f"workergroup {workergroup} is being deleted")
+    run(context, lambda client: client.workergroups.delete(workergroup))
+    print_result({"success": True}, f"workergroup {workergroup} is being deleted", as_json=as_json)
 
 
 @app.command()
@@ -129,14 +109,7 @@ def roll(
     as_json: AsJson = False,
 ) -> None:
     """Update every worker to the present template, without dropping a request."""
-
-    async def work(client: Serverless) -> int:
-        return await client.workergroups.update_workers(workergroup, cancel=cancel)
-
-    count = run(context, work)
-    if as_json:
-        print_json({"success": True, "cancelled": cancel, "workers_to_update": count})
-    elif cancel:
-        print_line(f"workergroup {workergroup}: the rolling update is cancelled")
-    else:
-        print_line(f"workergroup {workergroup}: {count} workers to update")
+    count = run(context, lambda client: client.workergroups.update_workers(workergroup, cancel=cancel))
+    said = "the rolling update is cancelled" if cancel else f"{count} workers to update"
+    done = {"success": True, "cancelled": cancel, "workers_to_update": count}
+    print_result(done, f"workergroup {workergroup}: {said}", as_json=as_json)

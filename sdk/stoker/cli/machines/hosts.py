@@ -9,7 +9,7 @@ import typer
 from stoker.cli.context import AsJson, EndpointArgument, EndpointOption, run
 from stoker.cli.fields import objects
 from stoker.cli.numbers import StrictGroup
-from stoker.cli.output import format_time, print_json, print_line, print_table
+from stoker.cli.output import format_time, print_json, print_result, print_table
 from stoker.client import Serverless
 
 app = typer.Typer(
@@ -44,17 +44,10 @@ def unblock(
     as_json: AsJson = False,
 ) -> None:
     """Allow blocked hosts again before the end of the block; without machine ids, all of them."""
-
-    async def work(client: Serverless) -> list[int]:
-        return await client.endpoints.unblock_hosts(endpoint, machines or ())
-
-    freed = run(context, work)
-    if as_json:
-        print_json({"success": True, "unblocked": freed})
-    elif freed:
-        print_line(f"{len(freed)} hosts may be rented again: {', '.join(map(str, freed))}")
-    else:
-        print_line("none of these hosts was blocked")
+    freed = run(context, lambda client: client.endpoints.unblock_hosts(endpoint, machines or ()))
+    named = ", ".join(map(str, freed))
+    said = f"{len(freed)} hosts may be rented again: {named}" if freed else "none of these hosts was blocked"
+    print_result({"success": True, "unblocked": freed}, said, as_json=as_json)
 
 
 def rows(endpoint: str, hosts: dict[str, Any]) -> list[list[Any]]:

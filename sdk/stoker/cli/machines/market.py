@@ -7,15 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
-from stoker.cli.context import AsJson, run
+from stoker.cli.context import AsJson, Yes, confirm, run
 from stoker.cli.numbers import StrictGroup
 from stoker.cli.output import (
     console,
     format_number,
     make_table,
     print_json,
-    print_line,
     print_notice,
+    print_result,
     print_table,
 )
 from stoker.client import Serverless
@@ -79,11 +79,7 @@ def offer_rows(found: list[OfferRecord]) -> list[list[Any]]:
 @templates.command("list")
 def list_(context: typer.Context, as_json: AsJson = False) -> None:
     """All templates of the deployment's marketplace account."""
-
-    async def work(client: Serverless) -> list[TemplateRecord]:
-        return await client.marketplace.templates()
-
-    found = run(context, work)
+    found = run(context, lambda client: client.marketplace.templates())
     if as_json:
         print_json([record.as_json() for record in found])
         return
@@ -120,10 +116,7 @@ def create(
         return await client.marketplace.create_template(**known)
 
     made = run(context, work)
-    if as_json:
-        print_json(made.as_json())
-    else:
-        print_line(f"template {made.name}, hash {made.hash_id}")
+    print_result(made.as_json(), f"template {made.name}, hash {made.hash_id}", as_json=as_json)
 
 
 def _check_filters(text: str | None) -> None:
@@ -162,18 +155,11 @@ def show(context: typer.Context, hash_id: Hash, as_json: AsJson = False) -> None
 def delete(
     context: typer.Context,
     hash_id: Hash,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Delete a template that no workergroup uses."""
-    if not yes:
-        typer.confirm(f"Delete template {hash_id}?", abort=True, err=True)
+    confirm(yes, f"Delete template {hash_id}?")
 
-    async def work(client: Serverless) -> None:
-        await client.marketplace.delete_template(hash_id)
-
-    run(context, work)
-    if as_json:
-        print_json({"success": True})
-    else:
-        print_line(f"template {hash_id} is deleted")
+    run(context, lambda client: client.marketplace.delete_template(hash_id))
+    print_result({"success": True}, f"template {hash_id} is deleted", as_json=as_json)

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from stoker.cli.context import PATIENT_SECONDS_MAX, Globals, complete_from, run
+from stoker.cli.context import PATIENT_SECONDS_MAX, Globals, Yes, complete_from, run
 from stoker.cli.output import print_line, print_notice
 from stoker.client import Serverless
 from stoker.errors import Invalid, StokerError
@@ -84,7 +84,7 @@ def up(
     wait_seconds: Annotated[
         float, typer.Option("--wait", min=0, help="How long to wait for a worker, s.")
     ] = 3600.0,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Print the plan and the price only.")] = False,
 ) -> None:
     """Serve a model: check its memory, state the price, ask, rent, wait, and print how to call it. Repeatable."""

@@ -11,7 +11,9 @@ from stoker.cli.context import (
     EndpointArgument,
     OptionalEndpointArgument,
     WorkergroupOption,
+    Yes,
     complete_worker,
+    confirm,
     one_of,
     run,
 )
@@ -24,7 +26,7 @@ from stoker.cli.output import (
     format_time,
     make_table,
     print_json,
-    print_line,
+    print_result,
     print_table,
 )
 from stoker.client import Serverless
@@ -94,11 +96,7 @@ def show(
     context: typer.Context, endpoint: EndpointArgument, worker: WorkerArgument, as_json: AsJson = False
 ) -> None:
     """One worker: its figures, its error with the remedy, and the phases of its last boot with their seconds."""
-
-    async def work(client: Serverless) -> WorkerRecord:
-        return await client.endpoints.worker(endpoint, worker)
-
-    record = run(context, work).as_json()
+    record = run(context, lambda client: client.endpoints.worker(endpoint, worker)).as_json()
     if as_json:
         print_json(record)
         return
@@ -156,12 +154,11 @@ def destroy(
     context: typer.Context,
     endpoint: EndpointArgument,
     worker: WorkerArgument,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    yes: Yes = False,
     as_json: AsJson = False,
 ) -> None:
     """Release a worker's machine with its disk. A ready worker is drained first; another may be rented for it."""
-    if not yes:
-        typer.confirm(f"Destroy worker {worker} of endpoint {endpoint}?", abort=True, err=True)
+    confirm(yes, f"Destroy worker {worker} of endpoint {endpoint}?")
     _change(context, endpoint, worker, WorkerAction.DESTROY, as_json)
 
 
@@ -174,11 +171,5 @@ _DONE = {
 
 
 def _change(context: typer.Context, endpoint: str, worker: str, action: WorkerAction, as_json: bool) -> None:
-    async def work(client: Serverless) -> dict[str, Any]:
-        return await client.endpoints.change_worker(endpoint, worker, action)
-
-    done = run(context, work)
-    if as_json:
-        print_json(done)
-    else:
-        print_line(f"worker {done.get('launch_id') or worker}: {_DONE[action]}")
+    done = run(context, lambda client: client.endpoints.change_worker(endpoint, worker, action))
+    print_result(done, f"worker {done.get('launch_id') or worker}: {_DONE[action]}", as_json=as_json)

@@ -33,11 +33,7 @@ _HEALTH_REMEDIES = {
 
 def doctor(context: typer.Context, as_json: AsJson = False) -> None:
     """Check engine, key, clocks, marketplace, endpoints and workers. Exit code 1 if a check failed."""
-
-    async def work(client: Serverless) -> None:
-        await report(check(client), as_json=as_json)
-
-    run(context, work, outage_seconds_max=0.0)
+    run(context, lambda client: report(check(client), as_json=as_json), outage_seconds_max=0.0)
 
 
 async def check(client: Serverless) -> AsyncIterator[Finding]:
