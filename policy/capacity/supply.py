@@ -24,8 +24,6 @@ class Supply:
     """Ready workers that drain and stay cold afterwards."""
     unknown_booting: int
     """Number of booting workers with unknown perf. One of them is assumed to be enough."""
-    workers: int
-    """Number of all existing workers."""
     keepable: int
     """Number of workers that have loaded or are about to, and that are not being released."""
 
@@ -68,9 +66,8 @@ def measure_supply(
     `is_overdue`: whether this booting worker is late; overdue workers do not count as capacity.
     """
     ready = booting = cold = draining = overtaken = 0.0
-    unknown = count = keepable = 0
+    unknown = keepable = 0
     for worker in workers:
-        count += 1
         perf = worker.perf or perfs.worker(worker)
         stays = stays_after_drain(worker) and not is_held(worker)
         if is_hot(worker):
@@ -97,6 +94,5 @@ def measure_supply(
         cold=cold,
         draining_hot=draining,
         unknown_booting=unknown,
-        workers=count,
         keepable=keepable,
     )

@@ -58,13 +58,6 @@ class KeepaliveState:
     chosen: int = -1
     """Index into `CANDIDATES`; -1: not enough evidence yet."""
 
-    @property
-    def late_share(self) -> float | None:
-        """The share of work that waited too long under the chosen candidate; None: not enough evidence."""
-        if self.chosen < 0 or len(self.totals) != len(CANDIDATES) or self.work <= 0:
-            return None
-        return self.totals.late_work[self.chosen] / self.work
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EvaluationParameters:

@@ -11,16 +11,16 @@ from policy.tuning import Tuning
 class Forecast:
     """Expected arrivals, load/s. The backlog is added by `policy.capacity.demand`, which knows the fleet."""
 
-    load: float
+    load: float = 0.0
     """The mean arrivals over the demand window, or the seasonal load if that is higher."""
-    rising: float
+    rising: float = 0.0
     """The higher of the mean and the short window: what keeps arriving while machines start."""
-    sustained: float
+    sustained: float = 0.0
     """For the cold capacity: the mean of five minutes, or yesterday's peak around this time if that is higher."""
-    burst: bool
-    known: bool
+    burst: bool = False
+    known: bool = False
     """False: no recent engine report. `load` is then the last known level, and capacity must not be cut."""
-    settled: bool
+    settled: bool = False
     """Whether the history is long enough to scale down."""
     reason: str
 
@@ -35,15 +35,7 @@ def forecast(
     """
     level = rate(history, window_seconds, at_least=min(window_seconds, tuning.medium_window_seconds))
     if level is None or history.known_until is None:
-        return Forecast(
-            load=0.0,
-            rising=0.0,
-            sustained=0.0,
-            burst=False,
-            known=False,
-            settled=False,
-            reason="no engine has reported yet",
-        )
+        return Forecast(reason="no engine has reported yet")
     medium = rate(history, tuning.medium_window_seconds) or 0.0
     short = rate(history, tuning.short_window_seconds) or 0.0
     sustained = rate(history, tuning.sustained_window_seconds, at_least=tuning.medium_window_seconds) or 0.0

@@ -25,13 +25,5 @@ def plan_deletion(observation: Observation, tuning: Tuning = DEFAULT_TUNING) -> 
     builder.step(release_all)
     builder.step(repeat_releases)
     builder.step(list_instances)
-    return Plan(
-        operations=tuple(builder.operations),
-        targets=Targets(
-            dollars_per_hour=sum([worker.burn_dollars_per_hour for worker in observation.workers]),
-            reason="the endpoint is being deleted",
-        ),
-        waits=tuple(builder.waits),
-        replan_at=builder.replan_at,
-        memory=builder.memory,
-    )
+    cost = sum([worker.burn_dollars_per_hour for worker in observation.workers])
+    return builder.plan(Targets(dollars_per_hour=cost, reason="the endpoint is being deleted"))

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cached_property
-from typing import Concatenate, ParamSpec
+from typing import Any, Concatenate, ParamSpec
 
 from policy.capacity.boot_time import is_slower_than_start, overdue_at
 from policy.capacity.budget import BudgetTracker
@@ -19,10 +19,12 @@ from policy.state.plan import (
     CancelDrain,
     Destroy,
     Operation,
+    Plan,
     Reboot,
     Recruit,
     StartDrain,
     Stop,
+    Targets,
     Update,
     Wait,
 )
@@ -255,7 +257,7 @@ class PlanBuilder:
 
         `cause` identifies the same failure on other hosts; default: the failure without its numbers and ids.
         """
-        self._avoid(
+        self.avoid_host(
             worker,
             f"{worker.kind}: {failure}",
             failed_at=self.now,
@@ -264,34 +266,32 @@ class PlanBuilder:
             everywhere=worker.error_everywhere and not after_ready,
         )
 
-    def avoid_host(self, worker: Worker, reason: str) -> None:
-        """Block the worker's host for a while although nothing failed on it."""
-        self._avoid(worker, reason, failed_at=0.0)
+    def avoid_host(self, worker: Worker, reason: str, **failure: Any) -> None:
+        """Block the worker's host for a while; without further fields of `HostFailure` nothing failed on it."""
+        if worker.machine_id:
+            until = self.now + self.tuning.host_block_seconds
+            group, revision = worker.workergroup_id, worker.revision
+            self.failed_hosts.append(
+                HostFailure(
+                    machine_id=worker.machine_id,
+                    until=until,
+                    reason=reason,
+                    workergroup_id=group,
+                    revision=revision,
+                    **failure,
+                )
+            )
 
-    def _avoid(
-        self,
-        worker: Worker,
-        reason: str,
-        *,
-        failed_at: float,
-        cause: str = "",
-        after_ready: bool = False,
-        everywhere: bool = False,
-    ) -> None:
-        if not worker.machine_id:
-            return
-        failure = HostFailure(
-            machine_id=worker.machine_id,
-            until=self.now + self.tuning.host_block_seconds,
-            reason=reason,
-            workergroup_id=worker.workergroup_id,
-            failed_at=failed_at,
-            revision=worker.revision,
-            cause=cause,
-            after_ready=after_ready,
-            everywhere=everywhere,
+    def plan(self, targets: Targets) -> Plan:
+        """The finished plan."""
+        return Plan(
+            operations=tuple(self.operations),
+            targets=targets,
+            waits=tuple(self.waits),
+            replan_at=self.replan_at,
+            memory=self.memory,
+            failed_hosts=tuple(self.failed_hosts),
         )
-        self.failed_hosts.append(failure)
 
     @property
     def all_failed_hosts(self) -> tuple[HostFailure, ...]:
@@ -301,6 +301,6 @@ class PlanBuilder:
             learned = remember_hosts(learned, self.failed_hosts, self.now)
         return learned.failed_hosts
 
-    def remember(self, **changes: object) -> None:
+    def remember(self, **changes: Any) -> None:
         """Change what the next plan is given as `Observation.memory`."""
-        self.memory = replace(self.memory, **changes)  # type: ignore[arg-type]  # the fields are Memory's own
+        self.memory = replace(self.memory, **changes)

@@ -114,11 +114,7 @@ def remember_demand(builder: PlanBuilder, inputs: PlanInputs) -> None:
     if inputs.is_inactive:
         # The user defined the pause that ends the work: no hold in addition.
         hot = ((now, demand.arrivals),)
-    builder.remember(
-        hot_peaks=hot,
-        total_peaks=total,
-        keepalive=inputs.keepalive,
-    )
+    builder.remember(hot_peaks=hot, total_peaks=total, keepalive=inputs.keepalive)
     if inputs.retention.seasonal:
         rise = next_rise(inputs.keepalive.minute_peaks, now, inputs.seasonal_lead_seconds, tuning)
         if rise is not None:
@@ -361,8 +357,9 @@ def remove_cold_capacity(builder: PlanBuilder, inputs: PlanInputs) -> None:
 def _build(builder: PlanBuilder, inputs: PlanInputs) -> Plan:
     supply, demand = builder.supply(), inputs.demand
     config, kept = builder.config, _kept_hot(builder, inputs)
-    is_kept = config.endpoint_state is EndpointState.ACTIVE and not builder.observation.deleting
-    is_kept = is_kept and kept.load > 0
+    is_scaled = config.endpoint_state is EndpointState.ACTIVE and not builder.observation.deleting
+    if not is_scaled or kept.load <= 0:
+        kept = _Kept(0.0, "", "", 0)
     targets = Targets(
         predicted_load=demand.predicted,
         hot_wanted=demand.hot,
@@ -374,16 +371,9 @@ def _build(builder: PlanBuilder, inputs: PlanInputs) -> Plan:
         queue_seconds=min(demand.queue_seconds, QUEUE_SECONDS_MAX),
         dollars_per_hour=sum([worker.burn_dollars_per_hour for worker in builder.observation.workers]),
         reason=demand.reason,
-        hot_kept=kept.load if is_kept else 0.0,
-        kept_for=kept.cause if is_kept else "",
-        kept_by=kept.by if is_kept else "",
-        kept_sentence=kept.sentence if is_kept else 0,
+        hot_kept=kept.load,
+        kept_for=kept.cause,
+        kept_by=kept.by,
+        kept_sentence=kept.sentence,
     )
-    return Plan(
-        operations=tuple(builder.operations),
-        targets=targets,
-        waits=tuple(builder.waits),
-        replan_at=builder.replan_at,
-        memory=builder.memory,
-        failed_hosts=tuple(builder.failed_hosts),
-    )
+    return builder.plan(targets)

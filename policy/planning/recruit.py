@@ -30,7 +30,7 @@ def recruit(
         return
     if not allowed or not _has_offers(builder, allowed, why):
         return
-    choice = _OfferChoice.of(builder, allowed)
+    choice = _OfferChoice(builder, allowed)
     while need > LOAD_EPSILON / 2 or count > 0:
         # A failing workergroup gets one attempt; the next attempt has to wait for its result.
         allowed = [group for group in allowed if not _is_failing(builder, group)]
@@ -66,40 +66,22 @@ def _wait_for_room(builder: PlanBuilder, why: Reason) -> None:
 
 
 class _OfferChoice:
-    """The offers that may be rented, without those taken in this plan."""
+    """The fresh offers for some workergroups, on hosts that are not blocked, without those taken in this plan."""
 
-    def __init__(
-        self,
-        builder: PlanBuilder,
-        ranking: Ranking,
-        last_ranking: Ranking,
-        blocked: frozenset[int],
-        last_resort: frozenset[int],
-    ) -> None:
+    def __init__(self, builder: PlanBuilder, groups: Iterable[Workergroup]) -> None:
+        groups, offers = tuple(groups), fresh_offers(builder)
+        blocked, shared = split(builder.all_failed_hosts, builder.observation.workers, builder.now)
+        perfs, tuning = builder.perfs, builder.tuning
         self._builder = builder
-        self._ranking = ranking
-        self._last_ranking = last_ranking
-        self._blocked = blocked
-        """Hosts that failed."""
-        self._last_resort = last_resort
+        self._ranking = Ranking.of(groups, offers, perfs=perfs, workers=builder, tuning=tuning)
+        self._last_ranking = Ranking.of(
+            groups if shared else (), offers, perfs=perfs, workers=builder, tuning=tuning
+        )
+        self._blocked = frozenset(each.machine_id for each in blocked)
+        self._last_resort = frozenset(each.machine_id for each in shared)
         """Hosts whose failure is not their own: tried when no other is free."""
         self._rented = {worker.offer_id for worker in builder}
         self._members = Counter(worker.workergroup_id for worker in builder)
-
-    @classmethod
-    def of(cls, builder: PlanBuilder, groups: Iterable[Workergroup]) -> "_OfferChoice":
-        """The fresh offers for these workergroups, on hosts that are not blocked."""
-        groups, offers = tuple(groups), fresh_offers(builder)
-        blocked, shared = split(builder.all_failed_hosts, builder.observation.workers, builder.now)
-        return cls(
-            builder,
-            Ranking.of(groups, offers, perfs=builder.perfs, workers=builder, tuning=builder.tuning),
-            Ranking.of(
-                groups if shared else (), offers, perfs=builder.perfs, workers=builder, tuning=builder.tuning
-            ),
-            frozenset(each.machine_id for each in blocked),
-            frozenset(each.machine_id for each in shared),
-        )
 
     def has_room(self, group: Workergroup) -> bool:
         """Whether the workergroup's max_workers allows one more worker."""

@@ -46,21 +46,16 @@ def boot_deadline(worker: Worker, observation: Observation, tuning: Tuning) -> f
     """When a booting worker is given up."""
     record = observation.learned.kind(worker.workergroup_id, worker.kind)
     if worker.loaded_once:
-        known = record.start_seconds if record is not None and record.starts else 0.0
-        allowed = _clamp(
-            known * tuning.start_deadline_factor,
-            tuning.start_deadline_seconds_min,
-            tuning.start_deadline_seconds_max,
-        )
-        return worker.since + (allowed if known else tuning.start_deadline_seconds_default)
-    known = record.boot_seconds if record is not None and record.boots else 0.0
-    allowed = _clamp(
-        known * tuning.boot_deadline_factor,
-        tuning.boot_deadline_seconds_min,
-        tuning.boot_deadline_seconds_max,
-    )
+        if record is None or not record.start_seconds:
+            return worker.since + tuning.start_deadline_seconds_default
+        usual = record.start_seconds * tuning.start_deadline_factor
+        low, high = tuning.start_deadline_seconds_min, tuning.start_deadline_seconds_max
+        return worker.since + min(max(usual, low), high)
     began = worker.since if worker.state is S.PENDING else worker.launched_at
-    return began + (allowed if known else tuning.boot_deadline_seconds_default)
+    if record is None or not record.boot_seconds:
+        return began + tuning.boot_deadline_seconds_default
+    usual = record.boot_seconds * tuning.boot_deadline_factor
+    return began + min(max(usual, tuning.boot_deadline_seconds_min), tuning.boot_deadline_seconds_max)
 
 
 def _check_boot(builder: PlanBuilder, worker: Worker) -> None:
@@ -164,7 +159,3 @@ def _repeat_stop(builder: PlanBuilder, worker: Worker) -> None:
         builder.wakes.append(due)
     elif not worker.drain or worker.drain.goal is Goal.STOP:
         builder.stop(worker, Reason(f"still not stopped after {duration(builder.now - worker.since)}"))
-
-
-def _clamp(value: float, low: float, high: float) -> float:
-    return min(max(value, low), high)

@@ -125,9 +125,7 @@ def accrue(ledger: CostLedger, workers: Iterable[Worker], now: float) -> CostLed
     closed = list(ledger.closed)
     for account in list(accounts.values()):
         if account.gone_at is not None and now - account.gone_at >= DEFAULT_TUNING.bill_missing_seconds:
-            difference += _unbilled(account)
-            del accounts[account.instance_id]
-            closed.append(account.instance_id)
+            difference += _close(accounts, account, closed)
     return replace(
         ledger,
         closed=tuple(closed[-CLOSED_KEPT:]),
@@ -174,9 +172,7 @@ def settle(
             continue
         final = any(each.final and each.instance_id == account.instance_id for each in charges)
         if final or asked_at - account.gone_at >= DEFAULT_TUNING.bill_delay_seconds:
-            difference += _unbilled(account)
-            del accounts[account.instance_id]
-            closed.append(account.instance_id)
+            difference += _close(accounts, account, closed)
     return replace(
         ledger,
         accounts=tuple(accounts.values()),
@@ -187,8 +183,10 @@ def settle(
     )
 
 
-def _unbilled(account: Account) -> float:
-    """The final bill minus the whole estimate; 0 without a bill."""
+def _close(accounts: dict[int, Account], account: Account, closed: list[int]) -> float:
+    """Move the account to the closed ones. Returns the final bill minus the whole estimate; 0 without a bill."""
+    del accounts[account.instance_id]
+    closed.append(account.instance_id)
     return 0.0 if account.billed is None else account.billed - account.estimated
 
 

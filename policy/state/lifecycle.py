@@ -36,6 +36,11 @@ class Row:
 
 
 _GONE = "released"
+_LEAVES_BOOT = {
+    S.STOPPING: "not wanted running",
+    S.ERROR: "the container exited, or reports an error",
+    S.DESTROYING: _GONE,
+}
 
 LIFECYCLE: dict[S, Row] = {
     S.PENDING: Row(
@@ -78,20 +83,16 @@ LIFECYCLE: dict[S, Row] = {
             S.CREATED: "listed as stopped",
             S.MODEL_LOADING: "the container runs",
             S.READY: "reports ready",
-            S.STOPPING: "not wanted running",
-            S.ERROR: "the container exited, or reports an error",
-            S.DESTROYING: _GONE,
-        },
+        }
+        | _LEAVES_BOOT,
     ),
     S.MODEL_LOADING: Row(
         Readiness.BOOTING,
         {
             S.CREATED: "listed as stopped",
             S.READY: "benchmarked, reports ready",
-            S.STOPPING: "not wanted running",
-            S.ERROR: "the container exited, or reports an error",
-            S.DESTROYING: _GONE,
-        },
+        }
+        | _LEAVES_BOOT,
     ),
     S.READY: Row(
         Readiness.HOT,
@@ -115,10 +116,7 @@ LIFECYCLE: dict[S, Row] = {
     ),
     S.INACTIVE: Row(
         Readiness.COLD,
-        {
-            S.STARTING: "a start was ordered, or someone else started it",
-            S.DESTROYING: _GONE,
-        },
+        {S.STARTING: "a start was ordered, or someone else started it", S.DESTROYING: _GONE},
     ),
     S.STARTING: Row(
         Readiness.BOOTING,
@@ -141,28 +139,16 @@ LIFECYCLE: dict[S, Row] = {
             S.UPDATE_STARTING: "the market accepted the update",
             S.UPDATE_READY: "the update was refused, it will be tried again",
             S.READY: "reports ready",
-            S.STOPPING: "not wanted running",
-            S.ERROR: "the container exited, or reports an error",
-            S.DESTROYING: _GONE,
-        },
+        }
+        | _LEAVES_BOOT,
     ),
     S.UPDATE_STARTING: Row(
         Readiness.BOOTING,
-        {
-            S.READY: "reports ready",
-            S.STOPPING: "not wanted running",
-            S.ERROR: "the container exited, or reports an error",
-            S.DESTROYING: _GONE,
-        },
+        {S.READY: "reports ready"} | _LEAVES_BOOT,
     ),
     S.REBOOTING: Row(
         Readiness.BOOTING,
-        {
-            S.READY: "reports ready",
-            S.STOPPING: "not wanted running",
-            S.ERROR: "the container exited, or reports an error",
-            S.DESTROYING: _GONE,
-        },
+        {S.READY: "reports ready"} | _LEAVES_BOOT,
     ),
     S.ERROR: Row(
         Readiness.BROKEN,

@@ -106,11 +106,7 @@ def fold_listing(
         )
         if instance is None:
             denied = not missing_ids if worker.instance_id is None else worker.instance_id in gone
-            folded = (
-                _not_listed(worker, asked_at, learned)
-                if denied
-                else FoldResult(worker=worker, learned=learned)
-            )
+            folded = _not_listed(worker, asked_at, learned) if denied else FoldResult(worker, learned)
         else:
             claimed.add(instance.id)
             folded = _listed(worker, instance, now=now, asked_at=asked_at, learned=learned)
@@ -179,7 +175,7 @@ def _not_listed(worker: Worker, asked_at: float, learned: MachineStats) -> FoldR
         worker.state is S.DESTROYING and worker.instance_id is None and worker.retry_at <= worker.since
     )
     if creating or under_way or never_asked or (new and worker.state is not S.DESTROYING):
-        return FoldResult(worker=worker, learned=learned)
+        return FoldResult(worker, learned)
     return fold_instance_gone(worker, "the market has no such instance any more (outbid or killed)", learned)
 
 
@@ -194,7 +190,7 @@ def _listed(
         storage_dollars_per_hour=instance.storage_total_cost or worker.storage_dollars_per_hour,
     )
     if asked_at <= worker.since or worker.operation:
-        return FoldResult(worker=worker, learned=learned)
+        return FoldResult(worker, learned)
     worker = worker.replace(market_status=status, address=_address(worker, instance, status))
     if _is_boot_error(worker, instance):
         return _boot_error(worker, instance, now, learned)
@@ -236,9 +232,9 @@ def _state_after(
             return fold_error(worker, f"its container exited: {status_text}", now, learned)
         case S.READY if status == "offline" and worker.suspect_since is None:
             line = f"{worker.launch_id[:6]} ({worker.kind}): its host is offline"
-            return FoldResult(worker=worker.replace(suspect_since=now), learned=learned, lines=(line,))
+            return FoldResult(worker.replace(suspect_since=now), learned, (line,))
         case _:
-            return FoldResult(worker=worker, learned=learned)
+            return FoldResult(worker, learned)
 
 
 def _is_boot_error(worker: Worker, instance: Instance) -> bool:
@@ -254,9 +250,9 @@ def _boot_error(worker: Worker, instance: Instance, now: float, learned: Machine
     if worker.error == message and now - worker.since >= DEFAULT_TUNING.boot_error_seconds:
         return fold_error(worker, message, now, learned, everywhere=_is_image_fault(message))
     if worker.error == message:
-        return FoldResult(worker=worker, learned=learned)
+        return FoldResult(worker, learned)
     line = f"{worker.launch_id[:6]} ({worker.kind}) does not start; {message}"
-    return FoldResult(worker=worker.replace(error=message), learned=learned, lines=(line,))
+    return FoldResult(worker.replace(error=message), learned, (line,))
 
 
 def _is_image_fault(message: str) -> bool:
@@ -273,9 +269,9 @@ def _moved(
     worker: Worker, to: S, now: float, learned: MachineStats, what: str, **changes: object
 ) -> FoldResult:
     if to not in LIFECYCLE[worker.state].moves:
-        return FoldResult(worker=worker, learned=learned)
+        return FoldResult(worker, learned)
     line = f"{worker.launch_id[:6]} ({worker.kind}) {what}"
-    return FoldResult(worker=advance(worker, to, now, **changes), learned=learned, lines=(line,))
+    return FoldResult(advance(worker, to, now, **changes), learned, (line,))
 
 
 def _orphan(instance: Instance, launch_id: str, now: float) -> Worker:

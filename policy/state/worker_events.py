@@ -12,7 +12,6 @@ from policy.capacity.perf_bounds import PerfBound, perf_bound
 from policy.state.host_failures import cause_of
 from policy.state.lifecycle import LIFECYCLE, advance, enter_phase, is_booting, is_hot
 from policy.state.machine_stats import (
-    Boot,
     cap_perf,
     learn_boot,
     learn_failure,
@@ -30,7 +29,7 @@ from stoker_wire.states import WorkerState as S
 _ERROR_BYTES = 300
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True)
 class FoldResult:
     """The records after an event of one worker."""
 
@@ -67,14 +66,14 @@ def fold_metrics(
     """
     worker = worker.replace(tickets_open=report.tickets_open if tickets_open is None else tickets_open)
     if _is_late(worker, report, now):
-        return FoldResult(worker=worker, learned=learned)
+        return FoldResult(worker, learned)
     if worker.state in _ENDING:
         return _report_while_ending(worker, report, now, learned)
     worker = worker.replace(suspect_since=_suspicion(worker, report))
     if worker.state in _RESTARTING and worker.operation in RESTARTS:
-        return FoldResult(worker=worker, learned=learned)
+        return FoldResult(worker, learned)
     if report.reported_at <= 0 or report.reported_at < (worker.reported_at or 0.0):
-        return FoldResult(worker=worker, learned=learned)
+        return FoldResult(worker, learned)
     replaced = worker.process.is_replaced_by(report.incarnation)
     worker = worker.replace(
         process=worker.process.with_report(report.incarnation, report.started_at),
@@ -138,7 +137,7 @@ def _report_while_ending(
 ) -> FoldResult:
     """The worker still runs after a stop or release: count its cost, and repeat the operation or use it."""
     if report.reported_at <= 0 or worker.operation or worker.still_reporting:
-        return FoldResult(worker=worker, learned=learned)
+        return FoldResult(worker, learned)
     name, after = f"{worker.launch_id[:6]} ({worker.kind})", duration(now - worker.since)
     if worker.state is S.INACTIVE:
         process = worker.process.with_report(report.incarnation, report.started_at)
@@ -155,7 +154,7 @@ def _report_while_ending(
             # The start time is unknown, so its duration is not recorded.
             running = advance(running, S.READY, now, error="", perf=worker.perf or report.perf)
         line = f"{name} runs although it was stopped {after} ago; it is used or stopped again"
-        return FoldResult(worker=running, learned=learned, lines=(line,))
+        return FoldResult(running, learned, (line,))
     if worker.state is S.STOPPING:
         # An earlier `since` and no accepted stop make the planner repeat the stop now.
         again = worker.replace(
@@ -163,7 +162,7 @@ def _report_while_ending(
         )
         again = again.replace(stop_accepted_at=0.0)
         line = f"{name} still runs {after} after its stop was ordered; billed, stopping again"
-        return FoldResult(worker=again, learned=learned, lines=(line,))
+        return FoldResult(again, learned, (line,))
     line = f"{name} still runs {after} after its release was ordered; billed, releasing again"
     return FoldResult(
         worker=worker.replace(still_reporting=True, retry_at=0.0), learned=learned, lines=(line,)
@@ -199,7 +198,7 @@ def _report_ready(
     change = abs(worker.perf - bound.perf)
     if worker.state is S.READY and change <= DEFAULT_TUNING.perf_bound_log_share * bound.perf:
         # Logged before. The bound itself changes slightly with every report.
-        return FoldResult(worker=worker, learned=learned)
+        return FoldResult(worker, learned)
     learned = cap_perf(learned, worker, bound.perf)
     folded = _ready(worker, report, bound.perf, now, learned, provisional=provisional)
     line = (
@@ -229,7 +228,7 @@ def _ready(
     is_sample = perf > 0 and not provisional and (perf != worker.perf or worker.provisional)
     if worker.state is S.READY:
         if perf == worker.perf and provisional == worker.provisional:
-            return FoldResult(worker=worker, learned=learned)
+            return FoldResult(worker, learned)
         found = "estimates" if provisional else "measured"
         line = f"{worker.launch_id[:6]} {found} {amount(perf)} load/s; {amount(worker.perf)} before"
         return FoldResult(
@@ -238,16 +237,15 @@ def _ready(
             lines=(line,),
         )
     if worker.state is S.ERROR and report.reported_at <= worker.since:
-        return FoldResult(worker=worker, learned=learned)
+        return FoldResult(worker, learned)
     if worker.loaded_once:
         seconds = now - worker.since
         took = duration(seconds)
         if worker.state is S.STARTING:
             learned = learn_start(learned, worker, seconds)
     else:
-        boot = _boot(worker, report, now)
-        took = str(boot)
-        learned = learn_boot(learned, worker, boot)
+        took = _boot_took(worker, report, now)
+        learned = learn_boot(learned, worker, now - worker.launched_at)
     if is_sample:
         learned = learn_perf(learned, worker, perf)
     estimated = ", estimated" if provisional else ""
@@ -255,18 +253,19 @@ def _ready(
     ready = advance(
         worker, S.READY, now, perf=perf, provisional=provisional, loaded_once=True, error="", drain=None
     )
-    return FoldResult(worker=ready, learned=learned, lines=(line,))
+    return FoldResult(ready, learned, (line,))
 
 
-def _boot(worker: Worker, report: WorkerMetrics, now: float) -> Boot:
-    """The worker's first boot. Its container runs since it entered MODEL_LOADING."""
+def _boot_took(worker: Worker, report: WorkerMetrics, now: float) -> str:
+    """The duration of a first boot and of its parts, if its container was seen: it runs since MODEL_LOADING."""
+    seconds = now - worker.launched_at
     if worker.state is not S.MODEL_LOADING:
-        return Boot(seconds=now - worker.launched_at)
-    return Boot(
-        seconds=now - worker.launched_at,
-        pull=max(0.0, worker.since - worker.launched_at),
-        download=min(report.download_s, max(0.0, now - worker.since)),
-    )
+        return duration(seconds)
+    pull = max(0.0, worker.since - worker.launched_at)
+    download = min(report.download_s, max(0.0, now - worker.since))
+    downloaded = f", download {download:.0f} s" if download >= 0.5 else ""
+    load = max(0.0, seconds - pull - download)
+    return f"{duration(seconds)} (image {pull:.0f} s{downloaded}, load {load:.0f} s)"
 
 
 def _report_loading(
@@ -274,13 +273,13 @@ def _report_loading(
 ) -> FoldResult:
     if worker.state is S.READY or (worker.state is S.ERROR and worker.loaded_once and replaced):
         if report.reported_at <= worker.since:
-            return FoldResult(worker=worker, learned=learned)
+            return FoldResult(worker, learned)
         line = f"{worker.launch_id[:6]} ({worker.kind}) restarted by itself and loads again"
-        return FoldResult(worker=advance(worker, S.STARTING, now), learned=learned, lines=(line,))
+        return FoldResult(advance(worker, S.STARTING, now), learned, (line,))
     if not worker.loaded_once and S.MODEL_LOADING in LIFECYCLE[worker.state].moves:
         line = f"{worker.launch_id[:6]} ({worker.kind}) loads its model"
-        return FoldResult(worker=advance(worker, S.MODEL_LOADING, now), learned=learned, lines=(line,))
-    return FoldResult(worker=worker, learned=learned)
+        return FoldResult(advance(worker, S.MODEL_LOADING, now), learned, (line,))
+    return FoldResult(worker, learned)
 
 
 def _report_error(worker: Worker, report: WorkerMetrics, now: float, learned: MachineStats) -> FoldResult:
@@ -297,7 +296,7 @@ def fold_error(
 ) -> FoldResult:
     """The worker in ERROR, if its state allows that transition. `everywhere`: no other machine can help."""
     if S.ERROR not in LIFECYCLE[worker.state].moves:
-        return FoldResult(worker=worker, learned=learned)
+        return FoldResult(worker, learned)
     if not worker.loaded_once:
         learned = learn_failure(learned, worker)
     reboots = (
@@ -309,7 +308,7 @@ def fold_error(
     broken = advance(
         worker, S.ERROR, now, error=excerpt(error, _ERROR_BYTES), error_everywhere=everywhere, reboots=reboots
     )
-    return FoldResult(worker=broken, learned=learned, lines=(line,))
+    return FoldResult(broken, learned, (line,))
 
 
 def fold_operation_result(
@@ -358,7 +357,7 @@ def fold_operation_result(
             worker = advance(worker, S.ERROR, now)
         case _:
             pass
-    return FoldResult(worker=worker, learned=learned, lines=(line,))
+    return FoldResult(worker, learned, (line,))
 
 
 def _succeeded(
@@ -387,7 +386,7 @@ def _succeeded(
         worker = worker.replace(revision=revision or worker.revision, failures=0, retry_at=0.0, error="")
         if worker.state is S.UPDATE_REBOOTING:
             worker = advance(worker, S.UPDATE_STARTING, now)
-    return FoldResult(worker=worker, learned=learned)
+    return FoldResult(worker, learned)
 
 
 def _not_created(
@@ -414,11 +413,11 @@ def _not_created(
         )
         learned = remember_hosts(_count_failed_launch(learned, worker), [refused], now)
     if error_kind in ("offer_gone", "refused"):
-        return FoldResult(worker=None, learned=learned, lines=(line,))
+        return FoldResult(None, learned, (line,))
     if worker.state is S.PENDING:
         worker = advance(worker, S.DESTROYING, now, ran_at_release=True)
         line += "; whether it was rented is unknown, so it is released by its label"
-    return FoldResult(worker=worker, learned=learned, lines=(line,))
+    return FoldResult(worker, learned, (line,))
 
 
 def _count_failed_launch(learned: MachineStats, worker: Worker) -> MachineStats:
@@ -432,7 +431,7 @@ def fold_instance_gone(worker: Worker, why: str, learned: MachineStats) -> FoldR
     line = f"{worker.launch_id[:6]} ({worker.kind}) vanished while {worker.state.words}: {why}"
     if is_booting(worker):
         learned = _count_failed_launch(learned, worker)
-    return FoldResult(worker=None, learned=learned, lines=(line,))
+    return FoldResult(None, learned, (line,))
 
 
 def _pause(failures: int) -> float:

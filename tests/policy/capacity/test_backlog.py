@@ -131,5 +131,5 @@ def test_supply_is_split_by_what_a_worker_can_do_now():
     assert (supply.ready, supply.cold, supply.overtaken) == (1.0, 256.0, 128.0)
     assert supply.booting == 8.0 + 32.0 + 128.0
     assert supply.draining_hot == 2.0 + 4.0
-    assert (supply.unknown_booting, supply.workers, supply.keepable) == (1, 11, 9)
+    assert (supply.unknown_booting, supply.keepable) == (1, 9)
     assert (supply.hot, supply.total) == (169.0, 169.0 + 256.0 + 6.0)

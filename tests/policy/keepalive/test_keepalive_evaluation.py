@@ -63,6 +63,12 @@ def columns(totals, part):
     return CandidateTotals(**{each.name: getattr(totals, each.name)[part] for each in fields(totals)})
 
 
+def late_work(state):
+    """The work that waited too long under the chosen candidate."""
+    assert state.chosen >= 0, "not enough evidence yet"
+    return state.totals.late_work[state.chosen]
+
+
 def bursts(*, seconds, every, level=500.0):
     return lambda at: level if at % every < seconds else 0.0
 
@@ -70,11 +76,8 @@ def bursts(*, seconds, every, level=500.0):
 def test_the_default_hold_applies_for_the_first_minutes():
     state, _ = evaluated(bursts(seconds=20, every=150), seconds=600)
     chosen = chosen_retention(state, DEFAULT_TUNING)
-    assert (chosen.seconds, chosen.seasonal, state.late_share) == (
-        DEFAULT_TUNING.hot_hold_seconds_default,
-        False,
-        None,
-    )
+    assert state.chosen == -1
+    assert (chosen.seconds, chosen.seasonal) == (DEFAULT_TUNING.hot_hold_seconds_default, False)
 
 
 def test_a_hold_spans_the_pause_between_frequent_bursts():
@@ -82,15 +85,14 @@ def test_a_hold_spans_the_pause_between_frequent_bursts():
     state, _ = evaluated(bursts(seconds=20, every=150), seconds=3600)
     chosen = chosen_retention(state, DEFAULT_TUNING)
     assert chosen.longest_seconds >= 180
-    assert state.late_share is not None
-    assert state.late_share < PARAMETERS.late_price.free_share
+    assert late_work(state) < PARAMETERS.late_price.free_share * state.work
 
 
 def test_steady_load_leads_to_a_short_hold():
     state, _ = evaluated(lambda at: 400.0, seconds=3600)
     chosen = chosen_retention(state, DEFAULT_TUNING)
     assert chosen.seconds <= 300
-    assert state.late_share == 0.0
+    assert late_work(state) == 0.0
 
 
 def test_rare_bursts_do_not_lead_to_an_hour_of_hold():
@@ -213,7 +215,6 @@ def test_totals_of_another_set_of_candidates_are_reset():
     after = evaluate(other, later, PARAMETERS, DEFAULT_TUNING)
     assert len(after.totals) == len(CANDIDATES)
     fewer = replace(state, totals=columns(state.totals, slice(1, None)), chosen=len(CANDIDATES) - 1)
-    assert fewer.late_share is None
     assert chosen_retention(fewer, DEFAULT_TUNING) == Retention(DEFAULT_TUNING.hot_hold_seconds_default)
 
 
