@@ -47,14 +47,12 @@ class BudgetTracker:
         """`left` after all workers that drain, stop or are released have done so."""
         return (self._budget - self._committed + self._released_by_drains) / BILLION
 
-    def affords(self, dollars_per_hour: float, instead_of: float = 0.0) -> bool:
-        """Whether the budget has room for this amount, where it replaces `instead_of`."""
-        return billionths(dollars_per_hour) - billionths(instead_of) <= self._budget - self._committed
-
-    def affords_after_drains(self, dollars_per_hour: float, instead_of: float = 0.0) -> bool:
-        """`affords` after all workers that drain, stop or are released have done so."""
-        more = billionths(dollars_per_hour) - billionths(instead_of)
-        return more <= self._budget - self._committed + self._released_by_drains
+    def affords(
+        self, dollars_per_hour: float, instead_of: float = 0.0, *, after_drains: bool = False
+    ) -> bool:
+        """Whether the budget has room for this amount, now or after all drains, where it replaces `instead_of`."""
+        left = self._budget - self._committed + (self._released_by_drains if after_drains else 0)
+        return billionths(dollars_per_hour) - billionths(instead_of) <= left
 
     def committed_with(self, before: Worker | None, after: Worker) -> float:
         """The committed $/h if the change is made."""

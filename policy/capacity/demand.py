@@ -23,7 +23,6 @@ class ScalingParameters:
 
     target_util: float
     cold_mult: float
-    config: EndpointConfig
 
     @classmethod
     def of(cls, config: EndpointConfig, groups: Iterable[Workergroup]) -> "ScalingParameters":
@@ -37,7 +36,6 @@ class ScalingParameters:
         return cls(
             target_util=min(utils, default=config.target_util),
             cold_mult=max(mults, default=config.cold_mult),
-            config=config,
         )
 
 
@@ -76,7 +74,7 @@ def estimate_demand(
 
     `keep` adds the spare capacity that the keep-alive evaluation chose, beyond that of `target_util`.
     """
-    config = rules.config
+    config = observation.config
     inactive = is_past_inactivity_timeout(observation, expected)
     if inactive:
         expected = replace(expected, load=0.0, rising=0.0)

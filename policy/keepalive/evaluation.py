@@ -9,7 +9,7 @@ The state is bounded: five numbers per candidate, a bounded list of peaks, and o
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from policy.keepalive.candidates import (
     CANDIDATES,
@@ -166,13 +166,10 @@ class _Evaluator:
         """Apply the discount of a time without arrivals, hot workers or expected load."""
         share = math.exp(-seconds / self.tuning.keepalive_memory_seconds)
         self.work *= share
-        zero, totals = CandidateTotals.zero(), self.totals
-        self.totals = CandidateTotals(
-            pending_work=zero.pending_work,
-            over_limit_seconds=zero.over_limit_seconds,
-            late_work=tuple([late * share for late in totals.late_work]),
-            paid_seconds=tuple([paid * share for paid in totals.paid_seconds]),
-            workers=zero.workers,
+        self.totals = replace(
+            CandidateTotals.zero(),
+            late_work=tuple([late * share for late in self.totals.late_work]),
+            paid_seconds=tuple([paid * share for paid in self.totals.paid_seconds]),
         )
         self.recent_demand, self.peaks = [], []
 
@@ -304,12 +301,11 @@ class _Evaluator:
 
     def state(self, end: float) -> KeepaliveState:
         """The state to keep, rounded to limit its size."""
-        totals = CandidateTotals(
+        totals = replace(
+            self.totals,
             pending_work=tuple([each and round(each, 2) for each in self.totals.pending_work]),
-            over_limit_seconds=self.totals.over_limit_seconds,
             late_work=tuple([each and round(each, 2) for each in self.totals.late_work]),
             paid_seconds=tuple([round(each, 1) for each in self.totals.paid_seconds]),
-            workers=self.totals.workers,
         )
         chosen = self.chosen
         age = end - self.began_at

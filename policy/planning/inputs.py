@@ -53,17 +53,16 @@ def gather(observation: Observation, tuning: Tuning) -> PlanInputs:
     keeps_cold = _keeps_cold(observation, parameters)
     service_seconds = _service_seconds(observation, perfs, tuning)
     lead_seconds = _seasonal_lead_seconds(observation, tuning, keeps_cold=keeps_cold)
+    return_seconds = _return_seconds(observation, tuning, keeps_cold)
     keepalive = evaluate(
         memory.keepalive,
         observation.load,
         EvaluationParameters(
             worker_load_per_second=perfs.mean * parameters.target_util,
             service_seconds=max(service_seconds, 0.05),
-            start_seconds=min(
-                _return_seconds(observation, tuning, keeps_cold), tuning.sustained_window_seconds
-            ),
+            start_seconds=min(return_seconds, tuning.sustained_window_seconds),
             lead_seconds=lead_seconds,
-            billed_seconds=_return_seconds(observation, tuning, keeps_cold),
+            billed_seconds=return_seconds,
             target_queue_seconds=observation.config.target_queue_time,
             late_price=LatePrice.of(observation.config.error_budget, tuning),
         ),

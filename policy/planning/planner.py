@@ -115,17 +115,14 @@ def remember_demand(builder: PlanBuilder, inputs: PlanInputs) -> None:
         # The user defined the pause that ends the work: no hold in addition.
         hot = ((now, demand.arrivals),)
     builder.remember(hot_peaks=hot, total_peaks=total, keepalive=inputs.keepalive)
-    if inputs.retention.seasonal:
-        rise = next_rise(inputs.keepalive.minute_peaks, now, inputs.seasonal_lead_seconds, tuning)
-        if rise is not None:
-            builder.wakes.append(rise)
-    for due in (
+    wakes = [
         next_release(hot, now, inputs.retention.seconds),
         next_release(hot, now, inputs.retention.tail_seconds),
         next_release(total, now, tuning.total_hold_seconds),
-    ):
-        if due:
-            builder.wakes.append(due)
+    ]
+    if inputs.retention.seasonal:
+        wakes.append(next_rise(inputs.keepalive.minute_peaks, now, inputs.seasonal_lead_seconds, tuning))
+    builder.wakes += filter(None, wakes)
     timeout, last = builder.config.inactivity_timeout, builder.observation.load.last_request_at
     if timeout and timeout > 0 and last is not None:
         builder.wakes.append(last + timeout)

@@ -33,7 +33,8 @@ def list_instances(builder: PlanBuilder) -> None:
     if builder.observation.listed_at and builder.now < due - early:
         builder.wakes.append(due)
         return
-    ago = "never listed" if not builder.observation.listed_at else f"last listed {_ago(builder)} ago"
+    listed_at = builder.observation.listed_at
+    ago = f"last listed {duration(builder.now - listed_at)} ago" if listed_at else "never listed"
     builder.order(PollInstances(reason=f"{why}; {ago}", whole=_is_whole(builder, interval)))
     builder.wakes.append(builder.now + interval)
 
@@ -84,7 +85,3 @@ def _interval(builder: PlanBuilder) -> tuple[float, str]:
     if any(is_hot(worker) for worker in builder):
         return tuning.listing_seconds_steady, "workers run"
     return tuning.listing_seconds_idle, "no worker runs"
-
-
-def _ago(builder: PlanBuilder) -> str:
-    return duration(builder.now - builder.observation.listed_at)

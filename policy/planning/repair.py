@@ -6,17 +6,15 @@ from policy.capacity.budget import counted_dollars_per_hour
 from policy.capacity.supply import stays_after_drain
 from policy.planning.drain import repeat_releases
 from policy.planning.plan_builder import PlanBuilder
-from policy.state.lifecycle import is_booting, is_hot
+from policy.state.lifecycle import MARKET_STOPPED, is_booting, is_hot
 from policy.state.observation import Observation
 from policy.state.worker import Goal, Worker
 from policy.tuning import Tuning
 from policy.wording import Reason, count, duration, price
 from stoker_wire.states import WorkerState as S
 
-_NOT_RUNNING = frozenset({"", "stopped", "exited", "frozen", "created", "scheduling"})
-"""Marketplace states of a start that was accepted and not carried out."""
-_STOPPED = frozenset({"stopped", "exited", "frozen"})
-"""Marketplace states of a first boot that was outbid or stopped by someone else."""
+_NOT_RUNNING = MARKET_STOPPED | {"", "created", "scheduling"}
+"""Marketplace statuses of a start that was accepted and not carried out."""
 
 
 def repair(builder: PlanBuilder) -> None:
@@ -77,7 +75,7 @@ def _check_boot(builder: PlanBuilder, worker: Worker) -> None:
                 " stopping it, the start is retried later"
             )
             builder.stop(worker, Reason(why))
-    elif not worker.loaded_once and _is_stuck(worker, builder, _STOPPED):
+    elif not worker.loaded_once and _is_stuck(worker, builder, MARKET_STOPPED):
         why = f"{worker.market_status} on the marketplace for {waited:.0f} s before its first load"
         builder.destroy(worker, Reason(why))
     elif builder.now >= deadline:
@@ -89,7 +87,7 @@ def _check_boot(builder: PlanBuilder, worker: Worker) -> None:
         builder.destroy(worker, Reason(f"not ready; {what}", {"seconds": took, "seconds_max": allowed}))
     else:
         builder.wakes.append(deadline)
-        if worker.market_status in (_NOT_RUNNING if worker.state is S.STARTING else _STOPPED):
+        if worker.market_status in (_NOT_RUNNING if worker.state is S.STARTING else MARKET_STOPPED):
             builder.wakes.append(worker.since + builder.tuning.start_stuck_seconds)
 
 

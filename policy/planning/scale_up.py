@@ -57,9 +57,8 @@ def _cancel_drains(builder: PlanBuilder, need: float, why: Reason, ids: set[int]
         gain = available[worker.launch_id]
         if gain <= 0:
             continue
-        if budget is not None and not budget.affords_after_drains(
-            worker.dollars_per_hour, instead_of=worker.storage_dollars_per_hour
-        ):
+        cost, storage = worker.dollars_per_hour, worker.storage_dollars_per_hour
+        if budget is not None and not budget.affords(cost, instead_of=storage, after_drains=True):
             builder.wait_for_budget(why)
             continue
         builder.cancel_drain(worker, why.also(f"{machine(worker)} keeps {capacity(gain)}"))

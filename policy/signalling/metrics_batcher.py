@@ -18,13 +18,10 @@ from policy.tuning import DEFAULT_TUNING
 
 
 @dataclass(frozen=True, slots=True)
-class Window:
+class Window(Arrivals):
     """Arrivals within the `seconds` before `ended_at`."""
 
-    seconds: float
-    load: float
-    requests: int
-    ended_at: float
+    ended_at: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +158,7 @@ class MetricsBatcher:
             windows.append(Window(current, self._slice_load, self._slice_requests, now))
         last = windows[-1]
         if last.seconds >= DEFAULT_TUNING.metrics_slice_seconds / 2:
-            self._reported = Arrivals(last.seconds, last.load, last.requests)
+            self._reported = last
         elif last.requests:
             self._reported = None
         self._slice_at = self._steady_at = self._reported_at = now

@@ -4,7 +4,7 @@ Each worker process chooses a random id at its start and sends it and its age wi
 sends neither: `WorkerStatus.process` derives an id from its loading time, which is unique in practice.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from policy.tuning import DEFAULT_TUNING
@@ -57,18 +57,16 @@ class Process:
         if process == self.id:
             # Reports take time to arrive, so the earliest start time is the most accurate.
             if 0 < started_at < self.started_at or not self.started_at:
-                return self._with(process, started_at, self.ended, self.ended_at)
+                return replace(self, started_at=started_at)
             return self
         ended = self._ended_with(self.id) if self.id else self.ended
         ended = tuple(each for each in ended if each != process)
-        return self._with(process[:_CHARS_MAX], started_at, ended, self.ended_at)
+        return replace(self, id=process[:_CHARS_MAX], started_at=started_at, ended=ended)
 
     def with_end(self, at: float) -> Self:
         """The process after a stop, restart or release was ordered, or after the marketplace reported a stop."""
-        return self._with("", 0.0, self._ended_with(self.id) if self.id else self.ended, at)
+        ended = self._ended_with(self.id) if self.id else self.ended
+        return replace(self, id="", started_at=0.0, ended=ended, ended_at=at)
 
     def _ended_with(self, process: str) -> tuple[str, ...]:
         return (*(each for each in self.ended if each != process), process)[-_ENDED_KEPT:]
-
-    def _with(self, process: str, started_at: float, ended: tuple[str, ...], ended_at: float) -> Self:
-        return type(self)(id=process, started_at=started_at, ended=ended, ended_at=ended_at)

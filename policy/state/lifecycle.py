@@ -203,7 +203,9 @@ _HOT, _BOOTING, _COLD = (
 # Tuples compare by identity. Sets would hash the enum members in Python code, a hundred times per plan.
 
 
-_MACHINE_NOT_RUNNING = frozenset({"stopped", "exited", "frozen", "offline", "created", "scheduling"})
+MARKET_STOPPED = frozenset({"stopped", "exited", "frozen"})
+"""Marketplace statuses of a machine that was stopped: by an order, by its container's end, or by a higher bid."""
+_MACHINE_NOT_RUNNING = MARKET_STOPPED | {"offline", "created", "scheduling"}
 """Marketplace statuses of machines that do not run. A machine without a status has reported its error, so it runs."""
 
 

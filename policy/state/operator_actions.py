@@ -5,7 +5,6 @@ from policy.state.worker import Goal, Worker
 from stoker_wire.control import WorkerAction
 from stoker_wire.states import WorkerState as S
 
-_REBOOTABLE = frozenset({S.READY, S.ERROR})
 GOALS = {
     WorkerAction.DRAIN: Goal.STOP,
     WorkerAction.REBOOT: Goal.REBOOT,
@@ -18,7 +17,7 @@ def refusal(worker: Worker, action: WorkerAction) -> str:
     named = f"worker {worker.launch_id} is {worker.state.words}"
     if worker.state is S.DESTROYING and action is not WorkerAction.DESTROY:
         return f"{named}: it is released already"
-    if action is WorkerAction.REBOOT and worker.state not in {*_REBOOTABLE, S.REBOOTING}:
+    if action is WorkerAction.REBOOT and worker.state not in {S.READY, S.ERROR, S.REBOOTING}:
         return f"{named}, only one that is ready or failed can be rebooted; destroy it to have another machine rented"
     return ""
 
@@ -27,10 +26,7 @@ def ask(worker: Worker, action: WorkerAction) -> Worker:
     """The worker with the action asked for. The same worker if it is under way already."""
     if action is WorkerAction.RESUME:
         return worker if worker.asked is None else worker.replace(asked=None, drain=None)
-    if (action, worker.state) in {
-        (WorkerAction.REBOOT, S.REBOOTING),
-        (WorkerAction.DESTROY, S.DESTROYING),
-    }:
+    if (action, worker.state) in {(WorkerAction.REBOOT, S.REBOOTING), (WorkerAction.DESTROY, S.DESTROYING)}:
         return worker
     return worker.replace(asked=action)
 

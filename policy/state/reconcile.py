@@ -3,7 +3,7 @@
 from collections.abc import Container, Iterable
 from dataclasses import dataclass
 
-from policy.state.lifecycle import LIFECYCLE, advance
+from policy.state.lifecycle import LIFECYCLE, MARKET_STOPPED, advance
 from policy.state.worker import ORPHAN_GROUP, MachineStats, Worker
 from policy.state.worker_events import FoldResult, fold_error, fold_instance_gone
 from policy.tuning import DEFAULT_TUNING
@@ -14,7 +14,6 @@ from stoker_wire.states import WorkerState as S
 _LABEL_CHARS = 80
 _MESSAGE_BYTES = 200
 _WAITS_FOR_CONTAINER = frozenset({S.PENDING, S.CREATING, S.LOADING, S.STARTING})
-_STOPPED = frozenset({"stopped", "exited", "frozen"})
 _BOOT_ERRORS = (
     "error response from daemon",
     "manifest unknown",
@@ -26,6 +25,7 @@ _BOOT_ERRORS = (
 """Texts of a host's status message that mean that the container does not start."""
 
 _IMAGE_FAULTS = ("manifest unknown", "pull access denied", "no such image", "invalid reference format")
+"""The image does not exist or may not be pulled, on any machine."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +191,9 @@ def _listed(
     )
     if asked_at <= worker.since or worker.operation:
         return FoldResult(worker, learned)
-    worker = worker.replace(market_status=status, address=_address(worker, instance, status))
+    # Stopped machines are listed with their former address.
+    address = instance.address if status == "running" and instance.address else worker.address
+    worker = worker.replace(market_status=status, address=address)
     if _is_boot_error(worker, instance):
         return _boot_error(worker, instance, now, learned)
     return _state_after(worker, instance, status, now, learned)
@@ -201,7 +203,9 @@ def _state_after(
     worker: Worker, instance: Instance, status: str, now: float, learned: MachineStats
 ) -> FoldResult:
     """The worker after the marketplace listed it with this status."""
-    is_stopped = status in _STOPPED and (instance.intended_status or "stopped").lower() in _STOPPED
+    is_stopped = (
+        status in MARKET_STOPPED and (instance.intended_status or "stopped").lower() in MARKET_STOPPED
+    )
     exited = status == "exited" and not is_stopped
     status_text = instance.status_msg or f"the market says {status}"
     match worker.state:
@@ -217,7 +221,7 @@ def _state_after(
             return _moved(worker, S.MODEL_LOADING, now, learned, "runs and loads its model", error="")
         case S.PENDING | S.CREATING:
             return _moved(worker, S.LOADING, now, learned, "pulls its image")
-        case S.STOPPING if status in _STOPPED:
+        case S.STOPPING if status in MARKET_STOPPED:
             to = S.INACTIVE if worker.loaded_once else S.CREATED
             if worker.retry_at > worker.since:
                 worker = worker.replace(error="")  # it told why the stop failed at first
@@ -238,7 +242,7 @@ def _state_after(
 
 
 def _is_boot_error(worker: Worker, instance: Instance) -> bool:
-    if worker.market_status in {"running", *_STOPPED} or worker.state not in _WAITS_FOR_CONTAINER:
+    if worker.market_status in {"running", *MARKET_STOPPED} or worker.state not in _WAITS_FOR_CONTAINER:
         return False
     message = (instance.status_msg or "").lower()
     return any(text in message for text in _BOOT_ERRORS)
@@ -248,21 +252,12 @@ def _boot_error(worker: Worker, instance: Instance, now: float, learned: Machine
     """Hosts repeat a failed pull by themselves, so the first message is only recorded."""
     message = f"its host says: {excerpt(instance.status_msg or '', _MESSAGE_BYTES)}"
     if worker.error == message and now - worker.since >= DEFAULT_TUNING.boot_error_seconds:
-        return fold_error(worker, message, now, learned, everywhere=_is_image_fault(message))
+        everywhere = any(text in message.lower() for text in _IMAGE_FAULTS)
+        return fold_error(worker, message, now, learned, everywhere=everywhere)
     if worker.error == message:
         return FoldResult(worker, learned)
     line = f"{worker.launch_id[:6]} ({worker.kind}) does not start; {message}"
     return FoldResult(worker.replace(error=message), learned, (line,))
-
-
-def _is_image_fault(message: str) -> bool:
-    """Whether the image does not exist or may not be pulled, on any machine."""
-    return any(text in message.lower() for text in _IMAGE_FAULTS)
-
-
-def _address(worker: Worker, instance: Instance, status: str) -> str:
-    """The listed address of a running machine. Stopped machines are listed with their former address."""
-    return instance.address if status == "running" and instance.address else worker.address
 
 
 def _moved(
@@ -287,6 +282,6 @@ def _orphan(instance: Instance, launch_id: str, now: float) -> Worker:
         machine_id=instance.machine_id,
         instance_id=instance.id,
         dollars_per_hour=instance.dph_total,
-        ran_at_release=(instance.actual_status or "").lower() not in _STOPPED,
+        ran_at_release=(instance.actual_status or "").lower() not in MARKET_STOPPED,
         error="belongs to no worker",
     )

@@ -29,7 +29,7 @@ def test_draining_workers_count_until_they_have_stopped():
     assert purse.affords(0.4)
     assert not purse.affords(0.41)
     assert purse.affords(0.5, instead_of=0.1)
-    assert purse.affords_after_drains(0.69)
+    assert purse.affords(0.69, after_drains=True)
 
 
 def test_a_change_is_allowed_within_the_budget_or_if_it_costs_no_more():
