@@ -2,7 +2,7 @@
 
 from bisect import insort
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from policy.capacity.boot_time import seconds_on
 from policy.capacity.performance import PerfEstimates
@@ -21,7 +21,7 @@ class Placement:
     offer: Offer
     perf: float
     """Load/s; 0: unknown."""
-    is_new_kind: bool
+    is_new_kind: bool = False
     """The workergroup has had no worker of this machine kind."""
     boot_seconds: float = 0.0
     """Expected time until it serves, which is billed."""
@@ -33,6 +33,7 @@ class Placement:
 _Key = tuple[float, float, float, float, int]
 
 
+@dataclass(slots=True)
 class Ranking:
     """Offers of some workergroups in the order in which they are worth renting.
 
@@ -43,22 +44,15 @@ class Ranking:
     A falling need makes offers worth less, never more. So they are sorted once, and only the first is rated again.
     """
 
-    def __init__(
-        self,
-        placements: list[Placement],
-        kinds_tried: dict[int, set[str]],
-        perfs: PerfEstimates,
-        boot_spread_seconds: float,
-    ) -> None:
-        self._placements = placements
-        self._boot_spread_seconds = boot_spread_seconds
-        self._tried = kinds_tried
-        self._perfs = perfs
-        self._success_rates: dict[tuple[int, str], float] = {}
-        self._sorted: list[tuple[_Key, int]] = []
-        """Worst first; the second item is the index of the placement."""
-        self._any_perf_counts: bool | None = None
-        """Whether the order was made for a need of 0, which any perf satisfies; None: not sorted yet."""
+    placements: list[Placement]
+    kinds_tried: dict[int, set[str]]
+    perfs: PerfEstimates
+    boot_spread_seconds: float
+    _success_rates: dict[tuple[int, str], float] = field(default_factory=dict)
+    _sorted: list[tuple[_Key, int]] = field(default_factory=list)
+    """Worst first; the second item is the index of the placement."""
+    _any_perf_counts: bool | None = None
+    """Whether the order was made for a need of 0, which any perf satisfies; None: not sorted yet."""
 
     @classmethod
     def of(
@@ -82,9 +76,7 @@ class Ranking:
             for offer in listed:
                 perf = perfs.kind(group.id, offer.kind) or (offer.dlperf or 0.0) * ratio or perfs.mean
                 boot = seconds_on(offer, group.id, perfs.learned, tuning)
-                placements.append(
-                    Placement(group=group, offer=offer, perf=perf, is_new_kind=False, boot_seconds=boot)
-                )
+                placements.append(Placement(group=group, offer=offer, perf=perf, boot_seconds=boot))
         return cls(placements, tried, perfs, tuning.boot_spread_seconds)
 
     def take(self, need: float, eligible: Callable[[Placement], bool]) -> Placement | None:
@@ -94,7 +86,7 @@ class Ranking:
         """
         if self._any_perf_counts is not (need <= 0):
             left = (
-                range(len(self._placements))
+                range(len(self.placements))
                 if self._any_perf_counts is None
                 else [each for _, each in self._sorted]
             )
@@ -102,29 +94,29 @@ class Ranking:
             self._any_perf_counts = need <= 0
         while self._sorted:
             key, number = self._sorted.pop()
-            placement = self._placements[number]
+            placement = self.placements[number]
             if not eligible(placement):
                 continue
             if (now := self._key(number, need)) < key:
                 insort(self._sorted, (now, number))
                 continue
             is_new_kind = self._is_new_kind(placement)
-            self._tried[placement.group.id].add(placement.offer.kind)
+            self.kinds_tried[placement.group.id].add(placement.offer.kind)
             return replace(placement, is_new_kind=is_new_kind)
         return None
 
     def _key(self, number: int, need: float) -> _Key:
-        placement = self._placements[number]
+        placement = self.placements[number]
         perf, offer = placement.perf, placement.offer
         useful = min(perf, need) if perf > 0 and need > 0 else perf
         # The boot is billed as well: its dollars are spread over the service that follows.
-        price = max(offer.dph_total, 1e-6) * (1 + placement.boot_seconds / self._boot_spread_seconds)
+        price = max(offer.dph_total, 1e-6) * (1 + placement.boot_seconds / self.boot_spread_seconds)
         # With unknown perf the cheapest offer wins: a wrong guess then costs least.
         score = (useful or 1.0) / price * self._success_rate(placement)
         return (float(self._is_new_kind(placement)), score, -price, -float(offer.id), -number)
 
     def _is_new_kind(self, placement: Placement) -> bool:
-        tried = self._tried[placement.group.id]
+        tried = self.kinds_tried[placement.group.id]
         return len(tried) < placement.group.test_workers and placement.offer.kind not in tried
 
     def _success_rate(self, placement: Placement) -> float:
@@ -132,7 +124,7 @@ class Ranking:
         key = (placement.group.id, placement.offer.kind)
         rate = self._success_rates.get(key)
         if rate is None:
-            record = self._perfs.learned.kind(*key)
+            record = self.perfs.learned.kind(*key)
             rate = 1.0 if record is None else (record.boots + 1) / (record.boots + record.failures + 1)
             self._success_rates[key] = rate
         return rate

@@ -227,14 +227,15 @@ def meet_workergroup_floors(builder: PlanBuilder) -> None:
                 f"below cold_workers of workergroup {group.id}, {supply.keepable} of {group.cold_workers} exist",
                 {"workers_wanted": float(group.cold_workers or 0), "workers": supply.keepable},
             )
-            _load_workers(builder, need=need, missing=missing, why=why, groups=[group])
         elif need > LOAD_EPSILON:
             wanted = group.min_cold_load or 0.0
             why = Reason(
                 f"below min_cold_load of workergroup {group.id}, {figure(supply.total)} of {load(wanted)} exist",
                 {"total_wanted": wanted, "total": supply.total},
             )
-            _load_workers(builder, need=need, missing=missing, why=why, groups=[group])
+        else:
+            continue
+        _load_workers(builder, need=need, missing=missing, why=why, groups=[group])
 
 
 def _supply_of_group(builder: PlanBuilder, group: Workergroup) -> Supply:

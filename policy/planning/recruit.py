@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from policy.capacity.limits import WORKERS_MAX
 from policy.capacity.performance import LOAD_EPSILON
@@ -30,7 +31,7 @@ def recruit(
         return
     if not allowed or not _has_offers(builder, allowed, why):
         return
-    choice = _OfferChoice(builder, allowed)
+    choice = _OfferChoice.of(builder, allowed)
     while need > LOAD_EPSILON / 2 or count > 0:
         # A failing workergroup gets one attempt; the next attempt has to wait for its result.
         allowed = [group for group in allowed if not _is_failing(builder, group)]
@@ -65,27 +66,39 @@ def _wait_for_room(builder: PlanBuilder, why: Reason) -> None:
     builder.wait("busy", "endpoint", f"{why}; {limit}")
 
 
+@dataclass(slots=True)
 class _OfferChoice:
-    """The fresh offers for some workergroups, on hosts that are not blocked, without those taken in this plan."""
+    """The offers that may be rented, without those taken in this plan."""
 
-    def __init__(self, builder: PlanBuilder, groups: Iterable[Workergroup]) -> None:
-        groups, offers = tuple(groups), fresh_offers(builder)
+    builder: PlanBuilder
+    ranking: Ranking
+    last_ranking: Ranking
+    blocked: frozenset[int]
+    """Hosts that failed."""
+    last_resort: frozenset[int]
+    """Hosts whose failure is not their own: tried when no other is free."""
+    rented: set[int]
+    members: Counter[int]
+
+    @classmethod
+    def of(cls, builder: PlanBuilder, groups: list[Workergroup]) -> "_OfferChoice":
+        """The fresh offers for these workergroups, on hosts that are not blocked."""
+        offers, perfs, tuning = fresh_offers(builder), builder.perfs, builder.tuning
         blocked, shared = split(builder.all_failed_hosts, builder.observation.workers, builder.now)
-        perfs, tuning = builder.perfs, builder.tuning
-        self._builder = builder
-        self._ranking = Ranking.of(groups, offers, perfs=perfs, workers=builder, tuning=tuning)
-        self._last_ranking = Ranking.of(
-            groups if shared else (), offers, perfs=perfs, workers=builder, tuning=tuning
+        last = groups if shared else ()
+        return cls(
+            builder,
+            Ranking.of(groups, offers, perfs=perfs, workers=builder, tuning=tuning),
+            Ranking.of(last, offers, perfs=perfs, workers=builder, tuning=tuning),
+            frozenset(each.machine_id for each in blocked),
+            frozenset(each.machine_id for each in shared),
+            {worker.offer_id for worker in builder},
+            Counter(worker.workergroup_id for worker in builder),
         )
-        self._blocked = frozenset(each.machine_id for each in blocked)
-        self._last_resort = frozenset(each.machine_id for each in shared)
-        """Hosts whose failure is not their own: tried when no other is free."""
-        self._rented = {worker.offer_id for worker in builder}
-        self._members = Counter(worker.workergroup_id for worker in builder)
 
     def has_room(self, group: Workergroup) -> bool:
         """Whether the workergroup's max_workers allows one more worker."""
-        return group.max_workers is None or self._members[group.id] < group.max_workers
+        return group.max_workers is None or self.members[group.id] < group.max_workers
 
     def take(self, groups: Iterable[Workergroup], need: float) -> Placement | None:
         """The next offer to rent for one of these workergroups. It counts as rented."""
@@ -93,26 +106,22 @@ class _OfferChoice:
 
         def eligible(placement: Placement) -> bool:
             offer = placement.offer
-            return (
-                placement.group.id in ids and self.is_free(offer) and self._builder.affords(offer.dph_total)
-            )
+            return placement.group.id in ids and self.is_free(offer) and self.builder.affords(offer.dph_total)
 
         def preferred(placement: Placement) -> bool:
-            return placement.offer.machine_id not in self._last_resort and eligible(placement)
+            return placement.offer.machine_id not in self.last_resort and eligible(placement)
 
-        chosen = self._ranking.take(need, preferred if self._last_resort else eligible)
-        if chosen is None and self._last_resort:
-            chosen = self._last_ranking.take(need, eligible)
+        chosen = self.ranking.take(need, preferred if self.last_resort else eligible)
+        if chosen is None and self.last_resort:
+            chosen = self.last_ranking.take(need, eligible)
         if chosen is not None:
-            self._rented.add(chosen.offer.id)
-            self._members[chosen.group.id] += 1
+            self.rented.add(chosen.offer.id)
+            self.members[chosen.group.id] += 1
         return chosen
 
     def is_free(self, offer: Offer) -> bool:
         """Whether the offer is not rented by this endpoint, and not on a blocked host."""
-        return offer.id not in self._rented and (
-            not offer.machine_id or offer.machine_id not in self._blocked
-        )
+        return offer.id not in self.rented and (not offer.machine_id or offer.machine_id not in self.blocked)
 
 
 def _recruit(launch_id: str, chosen: Placement, why: Reason) -> Recruit:

@@ -1,11 +1,11 @@
-"""The worker lifecycle: one table of states and transitions. The documentation's diagram is generated from it."""
+"""The worker lifecycle: one table of states and transitions. `docs/reference/lifecycle.md` is generated from it."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 from policy.state.worker import Worker
 from stoker_wire.control import WorkerAction
-from stoker_wire.states import GPU_BILLED, STORAGE_UNBILLED
+from stoker_wire.states import GPU_BILLED
 from stoker_wire.states import WorkerState as S
 
 
@@ -293,25 +293,3 @@ def enter_phase(worker: Worker, phase: str, now: float) -> Worker:
     if phase in {"", last} or not is_booting(worker) or len(worker.boot) >= _BOOT_PHASES_MAX - 1:
         return worker
     return worker.replace(boot=(*worker.boot, (phase, round(now, 1))))
-
-
-def table() -> str:
-    """The lifecycle as a Markdown table."""
-    lines = ["| state | readiness | GPU billed | storage billed | next states |", "|---|---|---|---|---|"]
-    for state, row in LIFECYCLE.items():
-        moves = "; ".join(f"{to.printed}: {event}" for to, event in row.moves.items()) or "gone"
-        billed = "yes" if state in GPU_BILLED else "no"
-        storage = "no" if state in STORAGE_UNBILLED else "yes"
-        lines.append(f"| {state.printed} | {row.readiness} | {billed} | {storage} | {moves} |")
-    return "\n".join(lines) + "\n"
-
-
-def diagram() -> str:
-    """The lifecycle as a Mermaid state diagram, without the transitions to DESTROYING, which every state has."""
-    lines = ["stateDiagram-v2", "    [*] --> PENDING: an offer was chosen"]
-    for state, row in LIFECYCLE.items():
-        for to, event in row.moves.items():
-            if to is not S.DESTROYING:
-                lines.append(f"    {state.printed} --> {to.printed}: {event}")
-    lines.append("    DESTROYING --> [*]: no longer listed")
-    return "\n".join(lines) + "\n"

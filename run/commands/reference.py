@@ -9,9 +9,10 @@ from pathlib import Path
 from pydantic import BaseModel
 
 import policy.tuning
-from policy.state.lifecycle import diagram, table
+from policy.state.lifecycle import LIFECYCLE
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.security.client_key import KeyLimits
+from stoker_wire.states import GPU_BILLED, STORAGE_UNBILLED, WorkerState
 from stoker_wire.workergroup import Workergroup
 
 REFERENCE = Path(__file__).parents[2] / "docs" / "reference"
@@ -22,8 +23,30 @@ def lifecycle_page() -> str:
     return (
         "# The worker lifecycle\n\n"
         "Generated from `policy/state/lifecycle.py` by `python -m run.commands.reference`.\n\n"
-        f"{table()}\n\n```mermaid\n{diagram()}\n```\n"
+        f"{lifecycle_table()}\n\n```mermaid\n{lifecycle_diagram()}\n```\n"
     )
+
+
+def lifecycle_table() -> str:
+    """The lifecycle as a Markdown table."""
+    lines = ["| state | readiness | GPU billed | storage billed | next states |", "|---|---|---|---|---|"]
+    for state, row in LIFECYCLE.items():
+        moves = "; ".join(f"{to.printed}: {event}" for to, event in row.moves.items()) or "gone"
+        billed = "yes" if state in GPU_BILLED else "no"
+        storage = "no" if state in STORAGE_UNBILLED else "yes"
+        lines.append(f"| {state.printed} | {row.readiness} | {billed} | {storage} | {moves} |")
+    return "\n".join(lines) + "\n"
+
+
+def lifecycle_diagram() -> str:
+    """The lifecycle as a Mermaid state diagram, without the transitions to DESTROYING, which every state has."""
+    lines = ["stateDiagram-v2", "    [*] --> PENDING: an offer was chosen"]
+    for state, row in LIFECYCLE.items():
+        for to, event in row.moves.items():
+            if to is not WorkerState.DESTROYING:
+                lines.append(f"    {state.printed} --> {to.printed}: {event}")
+    lines.append("    DESTROYING --> [*]: no longer listed")
+    return "\n".join(lines) + "\n"
 
 
 def parameters_page() -> str:

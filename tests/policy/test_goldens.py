@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 
-from policy.state.lifecycle import diagram, table
 from policy.state.worker import Goal, KindRecord, MachineStats
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import (
@@ -117,7 +116,3 @@ def test_missing_engine_reports(golden):
 def test_a_deleted_endpoint(golden):
     crowd = [worker("a1hot", in_flight=1), draining("b2drn", Goal.DESTROY), worker("c3cold", COLD)]
     golden(printed(decide(see(*crowd, deleting=True))))
-
-
-def test_the_lifecycle(golden):
-    golden(table() + "\n" + diagram())

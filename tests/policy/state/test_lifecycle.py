@@ -5,9 +5,7 @@ from policy.state.lifecycle import (
     InvalidTransition,
     Readiness,
     advance,
-    diagram,
     is_cold,
-    table,
 )
 from stoker_wire.states import GPU_BILLED
 from stoker_wire.states import WorkerState as S
@@ -59,9 +57,3 @@ def test_ready_resets_the_failure_counts():
 def test_only_a_worker_that_has_loaded_is_cold():
     assert is_cold(worker("w", S.INACTIVE))
     assert not is_cold(worker("w", S.CREATED))
-
-
-def test_the_documentation_is_generated_from_the_table():
-    assert "| IDLE | hot | yes | yes |" in table()
-    assert "| PENDING | booting | no | no |" in table()
-    assert "    STARTING --> IDLE: reports ready" in diagram()
