@@ -157,7 +157,7 @@ def _with_label_checked(folded: FoldResult, instance: Instance, label_prefix: st
         )
         logged = (f"{line}, the worker is kept by its id",)
     worker = folded.worker.replace(relabelled=edited)
-    return FoldResult(worker=worker, learned=folded.learned, lines=(*folded.lines, *logged))
+    return FoldResult(worker, folded.learned, (*folded.lines, *logged))
 
 
 def _is_newly_created(worker: Worker, asked_at: float) -> bool:
@@ -235,7 +235,7 @@ def _state_after(
         case S.READY if exited:
             return fold_error(worker, f"its container exited: {status_text}", now, learned)
         case S.READY if status == "offline" and worker.suspect_since is None:
-            line = f"{worker.launch_id[:6]} ({worker.kind}): its host is offline"
+            line = f"{worker.log_name}: its host is offline"
             return FoldResult(worker.replace(suspect_since=now), learned, (line,))
         case _:
             return FoldResult(worker, learned)
@@ -256,7 +256,7 @@ def _boot_error(worker: Worker, instance: Instance, now: float, learned: Machine
         return fold_error(worker, message, now, learned, everywhere=everywhere)
     if worker.error == message:
         return FoldResult(worker, learned)
-    line = f"{worker.launch_id[:6]} ({worker.kind}) does not start; {message}"
+    line = f"{worker.log_name} does not start; {message}"
     return FoldResult(worker.replace(error=message), learned, (line,))
 
 
@@ -265,7 +265,7 @@ def _moved(
 ) -> FoldResult:
     if to not in LIFECYCLE[worker.state].moves:
         return FoldResult(worker, learned)
-    line = f"{worker.launch_id[:6]} ({worker.kind}) {what}"
+    line = f"{worker.log_name} {what}"
     return FoldResult(advance(worker, to, now, **changes), learned, (line,))
 
 

@@ -139,6 +139,11 @@ class Worker:
         return changed
 
     @property
+    def log_name(self) -> str:
+        """`7fcbb2 (1x RTX 4090)`."""
+        return f"{self.launch_id[:6]} ({self.kind})"
+
+    @property
     def burn_dollars_per_hour(self) -> float:
         """Current cost per hour, by its state."""
         if self.state in GPU_BILLED or self.still_reporting:

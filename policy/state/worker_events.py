@@ -90,7 +90,7 @@ def fold_metrics(
     if report.condition == "ready":
         folded = _report_ready(worker, report, now, learned, perf_bound(worker, fleet, learned))
         if replaced and not folded.lines:
-            line = f"{worker.launch_id[:6]} ({worker.kind}) restarted by itself and is ready again"
+            line = f"{worker.log_name} restarted by itself and is ready again"
             folded = replace(folded, lines=(line,))
         return folded
     folded = _report_loading(worker, report, now, learned, replaced=replaced)
@@ -138,7 +138,7 @@ def _report_while_ending(
     """The worker still runs after a stop or release: count its cost, and repeat the operation or use it."""
     if report.reported_at <= 0 or worker.operation or worker.still_reporting:
         return FoldResult(worker, learned)
-    name, after = f"{worker.launch_id[:6]} ({worker.kind})", duration(now - worker.since)
+    after = duration(now - worker.since)
     if worker.state is S.INACTIVE:
         process = worker.process.with_report(report.incarnation, report.started_at)
         running = advance(
@@ -153,7 +153,7 @@ def _report_while_ending(
         if report.condition == "ready" and not report.error:
             # The start time is unknown, so its duration is not recorded.
             running = advance(running, S.READY, now, error="", perf=worker.perf or report.perf)
-        line = f"{name} runs although it was stopped {after} ago; it is used or stopped again"
+        line = f"{worker.log_name} runs although it was stopped {after} ago; it is used or stopped again"
         return FoldResult(running, learned, (line,))
     if worker.state is S.STOPPING:
         # An earlier `since` and no accepted stop make the planner repeat the stop now.
@@ -161,12 +161,10 @@ def _report_while_ending(
             still_reporting=True, since=min(worker.since, now - DEFAULT_TUNING.stop_retry_seconds)
         )
         again = again.replace(stop_accepted_at=0.0)
-        line = f"{name} still runs {after} after its stop was ordered; billed, stopping again"
+        line = f"{worker.log_name} still runs {after} after its stop was ordered; billed, stopping again"
         return FoldResult(again, learned, (line,))
-    line = f"{name} still runs {after} after its release was ordered; billed, releasing again"
-    return FoldResult(
-        worker=worker.replace(still_reporting=True, retry_at=0.0), learned=learned, lines=(line,)
-    )
+    line = f"{worker.log_name} still runs {after} after its release was ordered; billed, releasing again"
+    return FoldResult(worker.replace(still_reporting=True, retry_at=0.0), learned, (line,))
 
 
 def _suspicion(worker: Worker, report: WorkerMetrics) -> float | None:
@@ -202,7 +200,7 @@ def _report_ready(
     learned = cap_perf(learned, worker, bound.perf)
     folded = _ready(worker, report, bound.perf, now, learned, provisional=provisional)
     line = (
-        f"{worker.launch_id[:6]} ({worker.kind}) reports {amount(report.perf)} load/s, but {bound.reason}; "
+        f"{worker.log_name} reports {amount(report.perf)} load/s, but {bound.reason}; "
         f"it counts as {amount(bound.perf)}"
     )
     return replace(folded, lines=(*folded.lines, line))
@@ -231,11 +229,8 @@ def _ready(
             return FoldResult(worker, learned)
         found = "estimates" if provisional else "measured"
         line = f"{worker.launch_id[:6]} {found} {amount(perf)} load/s; {amount(worker.perf)} before"
-        return FoldResult(
-            worker=worker.replace(perf=perf, provisional=provisional),
-            learned=learn_perf(learned, worker, perf) if is_sample else learned,
-            lines=(line,),
-        )
+        learned = learn_perf(learned, worker, perf) if is_sample else learned
+        return FoldResult(worker.replace(perf=perf, provisional=provisional), learned, (line,))
     if worker.state is S.ERROR and report.reported_at <= worker.since:
         return FoldResult(worker, learned)
     if worker.loaded_once:
@@ -249,7 +244,7 @@ def _ready(
     if is_sample:
         learned = learn_perf(learned, worker, perf)
     estimated = ", estimated" if provisional else ""
-    line = f"{worker.launch_id[:6]} ({worker.kind}) is ready after {took}; {amount(perf)} load/s{estimated}"
+    line = f"{worker.log_name} is ready after {took}; {amount(perf)} load/s{estimated}"
     ready = advance(
         worker, S.READY, now, perf=perf, provisional=provisional, loaded_once=True, error="", drain=None
     )
@@ -274,10 +269,10 @@ def _report_loading(
     if worker.state is S.READY or (worker.state is S.ERROR and worker.loaded_once and replaced):
         if report.reported_at <= worker.since:
             return FoldResult(worker, learned)
-        line = f"{worker.launch_id[:6]} ({worker.kind}) restarted by itself and loads again"
+        line = f"{worker.log_name} restarted by itself and loads again"
         return FoldResult(advance(worker, S.STARTING, now), learned, (line,))
     if not worker.loaded_once and S.MODEL_LOADING in LIFECYCLE[worker.state].moves:
-        line = f"{worker.launch_id[:6]} ({worker.kind}) loads its model"
+        line = f"{worker.log_name} loads its model"
         return FoldResult(advance(worker, S.MODEL_LOADING, now), learned, (line,))
     return FoldResult(worker, learned)
 
@@ -285,9 +280,8 @@ def _report_loading(
 def _report_error(worker: Worker, report: WorkerMetrics, now: float, learned: MachineStats) -> FoldResult:
     error = excerpt(report.error or "it reports an error without a message", _ERROR_BYTES)
     if worker.state is S.ERROR:
-        return FoldResult(
-            worker=worker.replace(error=error, error_everywhere=report.error_everywhere), learned=learned
-        )
+        worker = worker.replace(error=error, error_everywhere=report.error_everywhere)
+        return FoldResult(worker, learned)
     return fold_error(worker, error, now, learned, everywhere=report.error_everywhere)
 
 
@@ -304,7 +298,7 @@ def fold_error(
         if is_hot(worker) and now - worker.since > DEFAULT_TUNING.reboot_forgiven_seconds
         else worker.reboots
     )
-    line = f"{worker.launch_id[:6]} ({worker.kind}) failed while {worker.state.words}: {error}"
+    line = f"{worker.log_name} failed while {worker.state.words}: {error}"
     broken = advance(
         worker, S.ERROR, now, error=excerpt(error, _ERROR_BYTES), error_everywhere=everywhere, reboots=reboots
     )
@@ -335,8 +329,7 @@ def fold_operation_result(
         return _succeeded(worker, operation, now, learned, instance_id, revision, tuning)
     if error_kind == "instance_gone" and operation != "create":
         return fold_instance_gone(worker, "the market knows no such instance", learned)
-    name = f"{worker.launch_id[:6]} ({worker.kind})"
-    line = f"{operation} of {name} failed: {excerpt(error, _ERROR_BYTES) or error_kind}"
+    line = f"{operation} of {worker.log_name} failed: {excerpt(error, _ERROR_BYTES) or error_kind}"
     if operation == "create":
         return _not_created(worker, error_kind, error, line, now, learned, tuning)
     failures = worker.failures + 1
@@ -427,8 +420,8 @@ def _count_failed_launch(learned: MachineStats, worker: Worker) -> MachineStats:
 def fold_instance_gone(worker: Worker, why: str, learned: MachineStats) -> FoldResult:
     """The removal of a worker whose instance no longer exists: released as ordered, or lost."""
     if worker.state is S.DESTROYING:
-        return FoldResult(worker=None, learned=learned, lines=(f"{worker.launch_id[:6]} is released",))
-    line = f"{worker.launch_id[:6]} ({worker.kind}) vanished while {worker.state.words}: {why}"
+        return FoldResult(None, learned, (f"{worker.launch_id[:6]} is released",))
+    line = f"{worker.log_name} vanished while {worker.state.words}: {why}"
     if is_booting(worker):
         learned = _count_failed_launch(learned, worker)
     return FoldResult(None, learned, (line,))
