@@ -102,7 +102,10 @@ def read_trace(path: Path, endpoint: str | None = None) -> Trace:
             f"{path}: is CSV, not a request log, and names no endpoints; leave out --only {endpoint[:80]}"
         )
     else:
-        rows = _csv_rows(path, text)
+        try:
+            rows = _csv_rows(path, csv.DictReader(io.StringIO(text)))
+        except csv.Error as fault:
+            raise TraceFault(f"{path}: not CSV ({fault}); expected a line per request") from fault
     rows = sorted(rows)
     if not rows:
         raise TraceFault(f"{path}: has no requests; expected a line per request")
@@ -111,14 +114,7 @@ def read_trace(path: Path, endpoint: str | None = None) -> Trace:
     return Trace.of(name, ((at - start, work) for at, work in rows))
 
 
-def _csv_rows(path: Path, text: str) -> list[tuple[float, float]]:
-    try:
-        return _csv_rows_read(path, csv.DictReader(io.StringIO(text)))
-    except csv.Error as fault:
-        raise TraceFault(f"{path}: not CSV ({fault}); expected a line per request") from fault
-
-
-def _csv_rows_read(path: Path, reader: "csv.DictReader[str]") -> list[tuple[float, float]]:
+def _csv_rows(path: Path, reader: "csv.DictReader[str]") -> list[tuple[float, float]]:
     fields = set(reader.fieldnames or ())
     work_field = next((name for name in ("work", "cost", "load") if name in fields), None)
     tokens = {"input_tokens", "output_tokens"} <= fields

@@ -56,6 +56,10 @@ class WhatIfTotals:
     creates: int = 0
     stops: int = 0
 
+    def plus(self, **amounts: float) -> Self:
+        """With these amounts added to the fields of their names."""
+        return replace(self, **{name: getattr(self, name) + amount for name, amount in amounts.items()})
+
     def rounded(self) -> Self:
         """With six digits after the point, to limit its size."""
         return replace(self, **{each.name: round(getattr(self, each.name), 6) for each in fields(self)})
@@ -91,7 +95,6 @@ class WhatIfFleet:
     backlog_load: float = 0.0
     replan_at: float | None = None
     level_at_plan: float = 0.0
-    launches: int = 0
     tally: WhatIfTotals = WhatIfTotals()
     hot_wanted: float = 0.0
     reason: str = ""

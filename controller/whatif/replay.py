@@ -100,7 +100,6 @@ class _Host:
         self._perfs = PerfEstimates.of(seen.workers, seen.learned)
         self._cost = seen.load.mean_cost or self._perfs.mean or 1.0
         self._backlog = fleet.backlog_load
-        self._launches = fleet.launches
         self._totals = fleet.tally
 
     @property
@@ -117,7 +116,6 @@ class _Host:
             backlog_load=round(self._backlog, 3),
             replan_at=record.replan_at,
             level_at_plan=record.load_at_plan,
-            launches=self._launches,
             hot_wanted=record.targets.hot_wanted,
             reason=record.targets.reason[:300],
             tally=self._totals.rounded(),
@@ -172,15 +170,13 @@ class _Host:
             waited += work * by_chance.mean_seconds
             late = work * by_chance.late_share
         burn = sum(each.burn_dollars_per_hour for each in self._workers.values())
-        totals = self._totals
-        self._totals = replace(
-            totals,
-            seconds=totals.seconds + seconds,
-            dollars=totals.dollars + burn * seconds / 3600.0,
-            hot_seconds=totals.hot_seconds + len(hot) * seconds,
-            arrived=totals.arrived + work,
-            waited=totals.waited + waited,
-            late=totals.late + late,
+        self._totals = self._totals.plus(
+            seconds=seconds,
+            dollars=burn * seconds / 3600.0,
+            hot_seconds=len(hot) * seconds,
+            arrived=work,
+            waited=waited,
+            late=late,
         )
 
     def _hot(self) -> list[Worker]:
@@ -254,7 +250,7 @@ class _Host:
         record.listed_at = record.listed_whole_at = self.clock
         offers = assumed_offers(self._seen, self.clock)
         controller.state.offers.update({found.workergroup_id: found for found in offers})
-        ids = tuple(f"~{self._launches + number:011d}" for number in range(LAUNCH_IDS_PER_PLAN))
+        ids = tuple(f"~{self._totals.creates + number:011d}" for number in range(LAUNCH_IDS_PER_PLAN))
         _, effects = controller.plan_at_once(ids, self.clock)
         for effect in effects:
             self._carry_out(effect)
@@ -263,8 +259,7 @@ class _Host:
     def _carry_out(self, effect: Effect) -> None:
         """At once. Only boots, starts and drains take time."""
         if isinstance(effect, CreateInstance):
-            self._launches += 1
-            self._totals = replace(self._totals, creates=self._totals.creates + 1)
+            self._totals = self._totals.plus(creates=1)
             offer = effect.offer
             storage = _storage(self._seen.workers, offer.kind, offer.dph_total)
             created = CreatedInstance(instance_id=1, storage_dollars_per_hour=storage)
@@ -272,10 +267,7 @@ class _Host:
             self._workers[effect.key] = advance(self._workers[effect.key], S.LOADING, self.clock)
         elif isinstance(effect, ChangeInstance):
             operation = effect.worker.operation
-            starts, stops = operation == "start", operation == "stop"
-            self._totals = replace(
-                self._totals, starts=self._totals.starts + starts, stops=self._totals.stops + stops
-            )
+            self._totals = self._totals.plus(starts=operation == "start", stops=operation == "stop")
             self._controller.on_result(effect, Done(confirmed=True), self.clock)
 
 

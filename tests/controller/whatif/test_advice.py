@@ -88,7 +88,7 @@ def test_the_live_fleet_and_plan_are_not_touched() -> None:
     before, live = seen, decide(seen)
     later = replace(seen, now=NOW + 60, load=steady(150, until=NOW + 60, seconds=360))
     advice = begin(seen, EndpointPatch(target_util=0.3), dollars=0.0)
-    assert advance_advice(advice, later).advised.launches > 0
+    assert advance_advice(advice, later).advised.tally.creates > 0
     assert seen == before
     assert decide(seen) == live
 

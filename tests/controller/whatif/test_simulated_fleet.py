@@ -175,7 +175,7 @@ def test_a_fleet_without_load_and_without_hot_workers_costs_its_disks():
 
 def test_each_rented_machine_counts_as_a_create_and_each_start_as_a_start():
     fleet = advanced(see(load=steady(300)), 60.0, rate=300.0)
-    assert fleet.tally.creates == len(fleet.machines) == fleet.launches > 1
+    assert fleet.tally.creates == len(fleet.machines) > 1
     fleet = advanced(see(worker("a", COLD), worker("b", COLD), load=steady(150)), 30.0, rate=150.0)
     assert (fleet.tally.starts, fleet.tally.creates) == (2, 0)
 
