@@ -155,3 +155,10 @@ def test_an_absurd_bill_is_clipped_so_that_the_ledger_stays_serialisable():
     bills = [Charge(instance_id=n, dollars=1e308, since=5_000.0, until=10_020.0, final=True) for n in (1, 2)]
     settled = settle(ledger, bills, [], asked_at=10_030.0)
     assert math.isfinite(settled.dollars)
+
+
+def test_a_bill_from_before_the_estimate_began_leaves_the_whole_estimate() -> None:
+    # An hour cold at $0.036. At its price when hot, $0.36, the estimate after the bill would be more than all of it.
+    ledger = accrue(accrue(CostLedger(), [machine(1, S.INACTIVE)], 0.0), [machine(1, S.INACTIVE)], HOUR)
+    settled = settle(ledger, [bill(1, 0.5, 0.0)], [machine(1)], asked_at=HOUR)
+    assert settled.dollars == pytest.approx(0.5 + 0.036)

@@ -63,3 +63,9 @@ def test_the_number_of_phases_is_bounded():
         flaps = advance(advance(flaps, S.ERROR, NOW), S.READY, NOW)
         flaps = advance(advance(flaps, S.STOPPING, NOW), S.CREATED, NOW)
     assert len(flaps.boot) <= 3
+
+
+def test_a_boot_has_at_most_ten_phases_and_the_last_one_is_its_end():
+    phases = tuple((f"phase{number}", NOW) for number in range(12))
+    ready = advance(worker("w", S.MODEL_LOADING, boot=phases), S.READY, NOW + 9)
+    assert ready.boot == (*phases[:9], ("idle", NOW + 9))

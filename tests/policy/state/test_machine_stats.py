@@ -41,10 +41,12 @@ def test_a_mean_of_many_samples_still_follows_new_ones():
 def test_boots_starts_and_failures_are_counted_by_kind_and_workergroup():
     learned = learn_boot(MachineStats(), worker("w"), 90.0)
     learned = learn_start(learned, worker("w"), 20.0)
-    learned = learn_failure(learn_failure(learned, worker("w")), worker("v", workergroup_id=2))
+    for failed in (worker("w"), worker("v", workergroup_id=2), worker("u")):
+        learned = learn_failure(learned, failed)
     record, other = learned.kind(1, KIND), learned.kind(2, KIND)
     assert (record.boots, record.boot_seconds, record.starts, record.start_seconds) == (1, 90.0, 1, 20.0)
-    assert (record.failures, other.failures, other.boots) == (1, 1, 0)
+    assert (record.failures, other.failures, other.boots) == (2, 1, 0)
+    assert other.start_seconds == 0.0
 
 
 def test_a_boot_is_remembered_by_kind_and_by_host():

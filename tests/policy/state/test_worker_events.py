@@ -5,6 +5,7 @@ from policy.state.machine_stats import learn_boot, learn_perf, remember_hosts
 from policy.state.reconcile import fold_listing
 from policy.state.worker import HostFailure, MachineStats
 from policy.state.worker_events import fold_drain_seen, fold_metrics, fold_operation_result
+from policy.tuning import DEFAULT_TUNING
 from stoker_wire.market import Instance
 from stoker_wire.states import WorkerState as S
 from tests.policy.builders import COLD, NOW, committed_dollars_per_hour, draining, report, worker
@@ -208,6 +209,23 @@ def test_a_gone_instance_removes_its_worker():
     folded = result(worker("w", S.STARTING, operation="start"), "start", ok=False, error_kind="instance_gone")
     assert folded.worker is None
     assert "vanished" in folded.lines[0]
+
+
+def test_a_failed_stop_is_repeated_after_the_pause_instead_of_the_usual_time():
+    stopping = worker("w", S.STOPPING, since=NOW - 3, operation="stop")
+    failed = result(stopping, "stop", ok=False, error="500").worker
+    assert failed.since == NOW - DEFAULT_TUNING.stop_retry_seconds
+    assert failed.retry_at == NOW + DEFAULT_TUNING.operation_retry_seconds
+    resumed = result(
+        worker("w", S.READY, since=NOW - 3, operation="stop"), "stop", ok=False, error="500"
+    ).worker
+    assert resumed.since == NOW - 3, "the worker serves, so no stop is repeated"
+
+
+def test_an_answer_without_a_report_is_no_sign_of_a_stopping_worker():
+    stopping = worker("w", S.STOPPING, since=NOW - 300, reported_at=NOW - 301)
+    assert not fold_report(stopping, reported_at=0.0).worker.still_reporting
+    assert fold_report(stopping, reported_at=NOW).worker.still_reporting
 
 
 def test_a_destroy_is_repeated_until_it_is_confirmed():
