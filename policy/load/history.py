@@ -12,18 +12,6 @@ _QUARTER_SECONDS = 900.0
 _DAY_SECONDS = 86_400.0
 
 
-@dataclass(frozen=True, slots=True)
-class _Resolution:
-    series: str
-    bucket_seconds: float
-    kept_seconds: float
-
-
-_RESOLUTIONS = (
-    _Resolution("seconds", BUCKET_SECONDS, 300.0),
-    _Resolution("minutes", 60.0, 7200.0),
-    _Resolution("quarters", _QUARTER_SECONDS, 172_800.0),
-)
 _SPREAD_BUCKETS_MAX = 120
 """The load of one report is spread over at most so many buckets. No report covers more."""
 
@@ -100,26 +88,19 @@ def fold(
     )
     known_until = max(at, history.known_until or at)
     start = at - max(window_s, 0.0)
-    grown = {
-        each.series: _add_arrivals(
-            getattr(history, each.series),
-            start,
-            at,
-            load,
-            width=each.bucket_seconds,
-            keep_from=known_until - each.kept_seconds,
-        )
-        for each in _RESOLUTIONS
-    }
+
+    def grown(series: Series, width: float, kept_seconds: float) -> Series:
+        return _add_arrivals(series, start, at, load, width=width, keep_from=known_until - kept_seconds)
+
     last_requests = [each for each in (history.last_request_at, last_request_at) if each is not None]
     engines = [other for other in history.engines if other.engine_id != engine_id]
     engines = sorted((*engines, report), key=lambda each: each.engine_id)
     live = tuple([each for each in engines if _is_live(each, known_until)]) or tuple(engines)
     return replace(
         history,
-        seconds=grown["seconds"],
-        minutes=grown["minutes"],
-        quarters=grown["quarters"],
+        seconds=grown(history.seconds, BUCKET_SECONDS, 300.0),
+        minutes=grown(history.minutes, 60.0, 7200.0),
+        quarters=grown(history.quarters, _QUARTER_SECONDS, 172_800.0),
         known_since=start if history.known_since is None else min(history.known_since, start),
         known_until=known_until,
         last_request_at=max(last_requests, default=None),

@@ -89,11 +89,12 @@ class PlanBuilder:
     @cached_property
     def has_outdated(self) -> bool:
         """Whether any worker has an older revision than its workergroup."""
-        return any(
-            worker.workergroup_id in self.groups
-            and worker.revision < self.groups[worker.workergroup_id].revision
-            for worker in self.observation.workers
-        )
+        return any(map(self.is_outdated, self.observation.workers))
+
+    def is_outdated(self, worker: Worker) -> bool:
+        """Whether the worker has an older revision than its workergroup."""
+        group = self.groups.get(worker.workergroup_id)
+        return group is not None and worker.revision < group.revision
 
     def is_free(self, worker: Worker) -> bool:
         """Whether an operation may be ordered: none is in progress or ordered, and no retry pause runs."""

@@ -1,5 +1,6 @@
 """Rent offers until the needed capacity is on its way or a cap, the budget or the market ends it."""
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -17,8 +18,6 @@ from policy.state.worker import HostFailure
 from policy.wording import Reason, capacity, price
 from stoker_wire.market import Offer
 from stoker_wire.workergroup import Workergroup
-
-_UNLIMITED = float("inf")
 
 
 def recruit(
@@ -53,7 +52,7 @@ def recruit(
             builder.wait("recruiting", "endpoint", f"{why}; more in the next plan", builder.now + 1.0)
             return
         builder.order(_recruit(launch_id, chosen, why))
-        need -= chosen.perf or _UNLIMITED
+        need -= chosen.perf or math.inf
         count -= 1
 
 

@@ -112,8 +112,7 @@ def _is_stuck(worker: Worker, builder: PlanBuilder, idle: frozenset[str] = _NOT_
 
 def _repair_error(builder: PlanBuilder, worker: Worker) -> None:
     error = worker.error or "no message"
-    group = builder.groups.get(worker.workergroup_id)
-    outdated = group is not None and worker.revision < group.revision
+    outdated = builder.is_outdated(worker)
     if worker.loaded_once and worker.reboots < builder.tuning.reboots_max and not outdated:
         if builder.affords(worker.dollars_per_hour, instead_of=counted_dollars_per_hour(worker)):
             builder.reboot(worker, Reason(f"reports an error: {error}"))

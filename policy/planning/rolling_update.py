@@ -8,7 +8,7 @@ from policy.planning.inputs import PlanInputs
 from policy.planning.plan_builder import PlanBuilder
 from policy.state.lifecycle import is_booting, is_hot
 from policy.state.operator_actions import is_held
-from policy.state.worker import Goal, Worker
+from policy.state.worker import Goal
 from policy.wording import Reason, load
 from stoker_wire.states import WorkerState as S
 
@@ -16,18 +16,12 @@ UPDATING = frozenset({S.UPDATE_READY, S.UPDATE_REBOOTING, S.UPDATE_STARTING})
 """States of a worker whose update has begun."""
 
 
-def is_outdated(builder: PlanBuilder, worker: Worker) -> bool:
-    """Whether the worker has an older revision than its workergroup."""
-    group = builder.groups.get(worker.workergroup_id)
-    return group is not None and worker.revision < group.revision
-
-
 def update_idle_workers(builder: PlanBuilder) -> None:
     """Update workers that take no requests: cold ones in place, first boots by starting over."""
     if not builder.has_outdated:
         return
     for worker in builder:
-        if not is_outdated(builder, worker) or is_held(worker) or not builder.is_free(worker):
+        if not builder.is_outdated(worker) or is_held(worker) or not builder.is_free(worker):
             continue
         revision = builder.groups[worker.workergroup_id].revision
         outdated = f"revision {worker.revision} is outdated, current is {revision}"
@@ -45,7 +39,7 @@ def update_surge(builder: PlanBuilder) -> float:
     """Extra hot capacity while ready workers wait for their update: one worker's, load/s."""
     if not builder.has_outdated:
         return 0.0
-    outdated = [worker for worker in builder if is_outdated(builder, worker) and takes_requests(worker)]
+    outdated = [worker for worker in builder if builder.is_outdated(worker) and takes_requests(worker)]
     return max((builder.perfs.worker(worker) for worker in outdated), default=0.0)
 
 
@@ -53,7 +47,7 @@ def update_ready_workers(builder: PlanBuilder, inputs: PlanInputs) -> None:
     """Drain some ready workers for their update while the demand stays covered without them."""
     if not builder.has_outdated:
         return
-    outdated = [worker for worker in builder if is_outdated(builder, worker) and takes_requests(worker)]
+    outdated = [worker for worker in builder if builder.is_outdated(worker) and takes_requests(worker)]
     if not outdated or builder.grew_recently():
         return
     needed = inputs.demand.hot

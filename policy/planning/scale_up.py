@@ -1,5 +1,6 @@
 """More capacity, fastest and cheapest first: cancel drains, start cold workers, rent offers."""
 
+import math
 from bisect import insort
 from collections.abc import Iterable
 
@@ -14,8 +15,6 @@ from policy.wording import Reason, capacity, machine
 from stoker_wire.states import WorkerState as S
 from stoker_wire.workergroup import Workergroup
 
-_UNLIMITED = float("inf")
-
 
 def scale_up(
     builder: PlanBuilder,
@@ -23,7 +22,7 @@ def scale_up(
     why: Reason,
     groups: Iterable[Workergroup] | None = None,
     *,
-    rent_max: float = _UNLIMITED,
+    rent_max: float = math.inf,
 ) -> None:
     """Order `need` load/s more hot capacity, of which at most `rent_max` on new machines."""
     allowed = tuple(builder.groups.values()) if groups is None else tuple(groups)
@@ -84,7 +83,7 @@ def _start_cold_workers(builder: PlanBuilder, need: float, why: Reason, ids: set
         if (now := _value(builder, best, need)) < value:
             insort(ranked, (now, launch_id, best))  # the need fell since the sort, so others may be better
         elif start(builder, best, why):
-            need -= builder.perfs.worker(best) or _UNLIMITED
+            need -= builder.perfs.worker(best) or math.inf
     for worker in builder:
         if (
             need > 0
@@ -93,7 +92,7 @@ def _start_cold_workers(builder: PlanBuilder, need: float, why: Reason, ids: set
             and _is_soon_cold(builder, worker)
         ):
             builder.wait("booting", worker.launch_id, f"{machine(worker)} can start once it has stopped")
-            need -= builder.perfs.worker(worker) or _UNLIMITED
+            need -= builder.perfs.worker(worker) or math.inf
     return need
 
 
@@ -134,4 +133,4 @@ def can_start(builder: PlanBuilder, worker: Worker) -> bool:
 def _value(builder: PlanBuilder, worker: Worker, need: float) -> float:
     """Price-performance of the part that is needed; outdated revisions come last."""
     value = min(builder.perfs.worker(worker), need) / max(worker.dollars_per_hour, 1e-6)
-    return value - (1e9 if worker.revision < builder.groups[worker.workergroup_id].revision else 0.0)
+    return value - (1e9 if builder.is_outdated(worker) else 0.0)
