@@ -58,7 +58,7 @@ async def run_demo(
         keep: before the endpoint is deleted, wait for Enter, so that its page on the dashboard can be looked at.
 
     Raises:
-        CommandError: a request failed, or an expected state was not reached; exit code 1.
+        CommandError: a request failed, or an expected state was not reached, exit code 1; or a signal, 130 or 143.
     """
     if picture.suffix != ".svg":
         raise CommandError(f"--picture: should end with .svg, because the charts are SVG (got {picture})")
@@ -66,8 +66,15 @@ async def run_demo(
     stack = DevStack(demo_settings(settings, state_dir))
     task = asyncio.current_task()
     assert task is not None
+    received: list[int] = []
+
+    def interrupt(number: int) -> None:
+        received.append(number)
+        if len(received) == 1:  # a second one would interrupt the stop of the processes
+            task.cancel()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+        asyncio.get_running_loop().add_signal_handler(number, interrupt, number)
     began = time.monotonic()
     try:
         await stack.start()
@@ -75,6 +82,9 @@ async def run_demo(
         await _run_scenario(stack, console, chaos=chaos, picture=picture, keep=keep)
     except TimeoutError as fault:
         raise CommandError(f"the demo did not finish: {fault}", exit_code=1) from fault
+    except asyncio.CancelledError:
+        code = 128 + received[0]
+        raise CommandError("the demo was interrupted; every process has ended", exit_code=code) from None
     finally:
         await stack.stop()
     console.print(f"done in {time.monotonic() - began:.0f} s; every process has ended")

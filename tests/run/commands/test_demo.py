@@ -1,6 +1,7 @@
 """The demo waits for Enter with `--keep`, ends at once with Ctrl-C, and kills only processes of its own."""
 
 import contextlib
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from run.demo.chaos import pyworker_pid
+
+ROOT = Path(__file__).parents[3]
 
 WAIT = """
 import asyncio
@@ -65,3 +68,37 @@ def test_an_instance_of_another_deployment_with_the_same_id_is_not_hit(tmp_path:
     with pyworker(tmp_path / "other"), pyworker(tmp_path / "own") as own, pyworker(tmp_path / "third"):
         assert pyworker_pid(tmp_path / "own", 10001) == own
         assert pyworker_pid(tmp_path / "fourth", 10001) is None
+
+
+@pytest.mark.timeout(180)
+@pytest.mark.parametrize("signals", [(signal.SIGINT,), (signal.SIGTERM, signal.SIGINT)])
+def test_a_demo_that_is_interrupted_says_so_and_leaves_no_process(
+    signals: tuple[signal.Signals, ...], tmp_path: Path
+) -> None:
+    command = [sys.executable, "-m", "run", "demo", "--state-dir", "demo", "--picture", "demo.svg"]
+    with subprocess.Popen(
+        command,
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        text=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        while not process.stdout.readline().startswith("watch it:"):
+            assert process.poll() is None
+        for number in signals:
+            process.send_signal(number)
+        process.stdout.read()
+        assert process.stderr.read() == "stokerd: the demo was interrupted; every process has ended\n"
+        assert process.wait() == 128 + signals[0]
+    assert [pid for pid in Path("/proc").glob("[0-9]*") if str(tmp_path) in environment_of(pid)] == []
+
+
+def environment_of(process: Path) -> str:
+    try:
+        return (process / "environ").read_text(errors="replace") + str((process / "cwd").readlink())
+    except OSError:
+        return ""
