@@ -71,7 +71,7 @@ def test_an_instance_of_another_deployment_with_the_same_id_is_not_hit(tmp_path:
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("signals", [(signal.SIGINT,), (signal.SIGTERM, signal.SIGINT)])
+@pytest.mark.parametrize("signals", [(signal.SIGTERM,), (signal.SIGINT, signal.SIGTERM)])
 def test_a_demo_that_is_interrupted_says_so_and_leaves_no_process(
     signals: tuple[signal.Signals, ...], tmp_path: Path
 ) -> None:
