@@ -1,10 +1,11 @@
 """Statistics of machine kinds and failed hosts: smoothed values, bounded in number."""
 
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from policy.state.worker import HostBoot, HostFailure, KindRecord, MachineStats, Worker
 from policy.tuning import DEFAULT_TUNING
+from policy.wording import duration
 
 _KINDS_MAX = 100
 _HOSTS_MAX = 100
@@ -33,12 +34,36 @@ def cap_perf(learned: MachineStats, worker: Worker, perf: float) -> MachineStats
     return _with(learned, replace(record, perf=perf))
 
 
-def learn_boot(learned: MachineStats, worker: Worker, seconds: float) -> MachineStats:
-    """Record the time from the create call to ready, for the machine kind and for the host."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Boot:
+    """A boot from the create call to ready, and its parts, seconds."""
+
+    seconds: float
+    pull: float | None = None
+    """Until the container ran; None: not seen."""
+    download: float = 0.0
+    """For the weights; 0: none, or not known."""
+
+    def __str__(self) -> str:
+        if self.pull is None:
+            return duration(self.seconds)
+        load = max(0.0, self.seconds - self.pull - self.download)
+        download = f", download {self.download:.0f} s" if self.download >= 0.5 else ""
+        return f"{duration(self.seconds)} (image {self.pull:.0f} s{download}, load {load:.0f} s)"
+
+
+def learn_boot(learned: MachineStats, worker: Worker, boot: Boot) -> MachineStats:
+    """Record a first boot, for the machine kind and for the host."""
     record = _record(learned, worker)
-    smoothed = _smooth(record.boot_seconds, seconds, record.boots)
-    learned = _with(learned, replace(record, boot_seconds=smoothed, boots=record.boots + 1))
-    return replace(learned, hosts=_with_host(learned, worker, seconds))
+    smoothed = replace(
+        record,
+        boot_seconds=_smooth(record.boot_seconds, boot.seconds, record.boots),
+        download_seconds=_smooth(record.download_seconds, boot.download, record.boots),
+        boots=record.boots + 1,
+    )
+    if boot.pull is not None:
+        smoothed = replace(smoothed, pull_seconds=_smooth(record.pull_seconds, boot.pull, record.boots))
+    return replace(_with(learned, smoothed), hosts=_with_host(learned, worker, boot.seconds))
 
 
 def _with_host(learned: MachineStats, worker: Worker, seconds: float) -> tuple[HostBoot, ...]:

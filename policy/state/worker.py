@@ -170,6 +170,10 @@ class KindRecord:
     samples: int = 0
     boot_seconds: float = 0.0
     """Time from the create call to ready, smoothed."""
+    pull_seconds: float = 0.0
+    """Part of it until the container ran, smoothed; 0: never seen."""
+    download_seconds: float = 0.0
+    """Part of it for the download of the weights, smoothed; 0: none, or not known."""
     start_seconds: float = 0.0
     """Time from the start call to ready, smoothed."""
     boots: int = 0

@@ -12,6 +12,7 @@ from policy.capacity.perf_bounds import PerfBound, perf_bound
 from policy.state.host_failures import cause_of
 from policy.state.lifecycle import LIFECYCLE, advance, enter_phase, is_booting, is_hot
 from policy.state.machine_stats import (
+    Boot,
     cap_perf,
     learn_boot,
     learn_failure,
@@ -239,8 +240,9 @@ def _ready(
         if worker.state is S.STARTING:
             learned = learn_start(learned, worker, seconds)
     else:
-        took = _boot_took(worker, report, now)
-        learned = learn_boot(learned, worker, now - worker.launched_at)
+        boot = _boot(worker, report, now)
+        took = str(boot)
+        learned = learn_boot(learned, worker, boot)
     if is_sample:
         learned = learn_perf(learned, worker, perf)
     estimated = ", estimated" if provisional else ""
@@ -251,16 +253,13 @@ def _ready(
     return FoldResult(ready, learned, (line,))
 
 
-def _boot_took(worker: Worker, report: WorkerMetrics, now: float) -> str:
-    """The duration of a first boot and of its parts, if its container was seen: it runs since MODEL_LOADING."""
+def _boot(worker: Worker, report: WorkerMetrics, now: float) -> Boot:
+    """The worker's first boot. Its container runs since it entered MODEL_LOADING."""
     seconds = now - worker.launched_at
     if worker.state is not S.MODEL_LOADING:
-        return duration(seconds)
-    pull = max(0.0, worker.since - worker.launched_at)
+        return Boot(seconds=seconds)
     download = min(report.download_s, max(0.0, now - worker.since))
-    downloaded = f", download {download:.0f} s" if download >= 0.5 else ""
-    load = max(0.0, seconds - pull - download)
-    return f"{duration(seconds)} (image {pull:.0f} s{downloaded}, load {load:.0f} s)"
+    return Boot(seconds=seconds, pull=max(0.0, worker.since - worker.launched_at), download=download)
 
 
 def _report_loading(

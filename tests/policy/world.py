@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from policy.load.history import LoadHistory, fold
 from policy.planning.planner import plan
 from policy.state.lifecycle import advance, is_booting
-from policy.state.machine_stats import learn_boot, learn_perf, learn_start, remember_hosts
+from policy.state.machine_stats import Boot, learn_boot, learn_perf, learn_start, remember_hosts
 from policy.state.observation import Memory, Observation, Offers
 from policy.state.plan import PollInstances, Search
 from policy.state.worker import MachineStats, Worker
@@ -103,7 +103,7 @@ class World:
         if took < (self.boot_seconds if first else self.start_seconds):
             return worker
         if first:
-            self.learned = learn_boot(self.learned, worker, took)
+            self.learned = learn_boot(self.learned, worker, Boot(seconds=took))
         else:
             self.learned = learn_start(self.learned, worker, took)
         self.learned = learn_perf(self.learned, worker, self.perf)

@@ -1,7 +1,7 @@
 import pytest
 
 from policy.state.billing import CostLedger, accrue
-from policy.state.machine_stats import learn_boot, learn_perf, remember_hosts
+from policy.state.machine_stats import Boot, learn_boot, learn_perf, remember_hosts
 from policy.state.reconcile import fold_listing
 from policy.state.worker import HostFailure, MachineStats
 from policy.state.worker_events import fold_drain_seen, fold_metrics, fold_operation_result
@@ -35,7 +35,8 @@ def test_the_parts_of_a_boot_come_from_the_listing_and_from_the_worker():
     assert folded.lines == (
         "w (1x RTX 4090) is ready after 90 s (image 30 s, download 45 s, load 15 s); 120 load/s",
     )
-    assert folded.learned.kind(1, "1x RTX 4090").boot_seconds == 90.0
+    record = folded.learned.kind(1, "1x RTX 4090")
+    assert (record.pull_seconds, record.download_seconds, record.boot_seconds) == (30.0, 45.0, 90.0)
     assert "(image 30 s, load 60 s)" in fold_report(booting).lines[0], "no download was reported"
     assert "download 60 s, load 0 s" in fold_report(booting, download_s=1e6).lines[0]
 
@@ -435,7 +436,9 @@ def replace_label(instance, label):
 
 
 def test_boot_times_are_smoothed_and_perfs_averaged():
-    learned = learn_boot(learn_boot(MachineStats(), worker("w"), 100), worker("w"), 200)
+    learned = learn_boot(
+        learn_boot(MachineStats(), worker("w"), Boot(seconds=100)), worker("w"), Boot(seconds=200)
+    )
     assert learned.kind(1, "1x RTX 4090").boot_seconds == pytest.approx(130)
     learned = learn_perf(learn_perf(learned, worker("w"), 100), worker("w"), 200)
     assert learned.kind(1, "1x RTX 4090").perf == pytest.approx(150)
