@@ -20,7 +20,7 @@ from run.errors import CommandError
 from run.settings import WorkerChoice
 from stoker_wire.control import SWEEP_ID, EndpointSpec
 from stoker_wire.endpoint import EndpointConfig
-from tests.workflows.life.test_carryover import runs
+from tests.workflows.life.test_continue_as_new import runs
 from tests.workflows.recording import ASKED_FOR, MOVE_SECONDS_MIN, record
 from tests.workflows.world import SECRETS, World, group, make_market
 from workflows.sweep.sweep import ensure_sweep
