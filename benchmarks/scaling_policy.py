@@ -18,7 +18,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from benchmarks.scaling import affinity, batching, front, routing, spot
+from benchmarks.scaling import affinity, batching, pareto_front, routing, spot
 from benchmarks.scaling.bounds import frontier
 from benchmarks.scaling.bounds.oracle import Prices, lower_bound, reference
 from benchmarks.scaling.generators import diurnal
@@ -293,12 +293,14 @@ def main() -> int:
     small = [each for each in chosen if each.workers <= 3]
 
     def all_fronts() -> list[Row]:
-        contestants = front.swept(bench.names, quick=args.quick)
-        rows = front.fronts(chosen, POOL, contestants, processes=args.processes, seeds=bench.seeds)
+        contestants = pareto_front.swept(bench.names, quick=args.quick)
+        rows = pareto_front.fronts(chosen, POOL, contestants, processes=args.processes, seeds=bench.seeds)
         if args.pictures:
             args.pictures.mkdir(parents=True, exist_ok=True)
             for each in chosen:
-                front.draw(front.of(rows, each), each, args.pictures / f"front-{slug(each)}.png")
+                pareto_front.draw(
+                    pareto_front.of(rows, each), each, args.pictures / f"front-{slug(each)}.png"
+                )
         return rows
 
     parts: dict[str, Callable[[], Any]] = {

@@ -16,7 +16,7 @@ from temporalio.client import Client, WorkflowHandle
 from temporalio.service import RPCError
 
 import stoker
-from benchmarks.faults.cut import Wire
+from benchmarks.faults.tcp_relay import Wire
 from benchmarks.faults.traffic import ROUTE, TOKENS, Traffic
 from hosts.settings import TemplateSettings
 from market.interface import MarketError

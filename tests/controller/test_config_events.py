@@ -7,7 +7,7 @@ from policy.state.worker import Goal, HostFailure, MachineStats
 from stoker_wire.control import WorkerAction, WorkerChange
 from stoker_wire.endpoint import EndpointPatch
 from stoker_wire.states import WorkerState as S
-from tests.controller.book import a_book, reasons
+from tests.controller.state_book import a_book, reasons
 from tests.policy.builders import NOW, draining, group, offers, worker
 
 

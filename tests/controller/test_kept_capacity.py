@@ -7,7 +7,7 @@ from controller.effects import Decision
 from controller.state import KEEP_LINE_SECONDS, EndpointStateBook
 from policy.planning.planner import plan
 from policy.state.plan import Plan, Targets
-from tests.controller.book import a_book, reasons
+from tests.controller.state_book import a_book, reasons
 from tests.policy.builders import NOW, group, worker
 
 LOAD = Targets(hot_kept=420.0, kept_for="the predicted load", kept_by="forecast", kept_sentence=3)

@@ -8,7 +8,7 @@ from controller.metrics_events import fold
 from controller.state import ENGINES_KEPT, EndpointStateBook
 from stoker_wire.messages import Condition, MetricsBatch, WorkerMetrics
 from stoker_wire.states import WorkerState as S
-from tests.controller.book import a_book
+from tests.controller.state_book import a_book
 from tests.policy.builders import NOW, draining, worker
 
 

@@ -6,7 +6,7 @@ from controller import operation_results
 from controller.effects import CreatedInstance, Done, Failed, ListedInstances
 from stoker_wire.market import Charge, Instance
 from stoker_wire.states import WorkerState as S
-from tests.controller.book import a_book, reasons
+from tests.controller.state_book import a_book, reasons
 from tests.policy.builders import NOW, draining, offer, offers, worker
 
 NEW = {"instance_id": None, "dollars_per_hour": 0.3, "operation": "create", "offer_id": 4, "machine_id": 9}

@@ -11,7 +11,7 @@ from policy.state.worker import HostFailure, MachineStats
 from stoker_wire.control import Advise
 from stoker_wire.endpoint import EndpointPatch
 from stoker_wire.states import WorkerState as S
-from tests.controller.book import a_book
+from tests.controller.state_book import a_book
 from tests.policy.builders import NOW, group, steady, worker
 
 

@@ -6,7 +6,7 @@ from controller import state
 from controller.state import ERROR_BYTES_LEFT, LINES_LEFT, REASON_BYTES_LEFT, EndpointStateBook, within_bounds
 from stoker_wire.control import EndpointSpec
 from stoker_wire.parsing.limits import json_bytes
-from tests.controller.book import a_book, reasons
+from tests.controller.state_book import a_book, reasons
 from tests.policy.builders import NOW, worker
 
 STEPS = {

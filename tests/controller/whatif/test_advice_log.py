@@ -7,7 +7,7 @@ from controller.whatif.advice import Advice
 from controller.whatif.lifecycle import FIRST_SUMMARY_SECONDS, SUMMARY_SECONDS, adopt, advise
 from stoker_wire.control import Advise
 from stoker_wire.endpoint import EndpointPatch
-from tests.controller.book import a_book, reasons
+from tests.controller.state_book import a_book, reasons
 from tests.policy.builders import NOW, worker
 
 THRIFTY = Advise(config=EndpointPatch(target_util=0.5, error_budget=0.02))

@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from benchmarks.scaling.front import compared, half_width, swept, undominated
+from benchmarks.scaling.pareto_front import compared, half_width, swept, undominated
 from benchmarks.scaling.scalers import PEERS
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from controller.drain_handshake import NOTICE_SECONDS, TICKETS_SECONDS, recheck_at
 from controller.state import ENGINE_LIVE_SECONDS, EngineRecord
-from tests.controller.book import a_book
+from tests.controller.state_book import a_book
 from tests.policy.builders import NOW, draining, worker
 
 
