@@ -40,9 +40,9 @@ from benchmarks.scaling.pool import cores, in_order
 from benchmarks.scaling.scalers import FIXED, NO_POOL, PEERS, Setting, defaults, fixed, settings
 from benchmarks.scaling.workloads import Workload, workloads
 from simulation.controller_host import SimulatedController
-from simulation.figures import Figures
 from simulation.market import PERF_UNIT
 from simulation.run import run
+from simulation.scoring import RunScore
 from simulation.settings import DEFAULT_WORLD, MachineKind, WorldSettings, calm
 
 PARTS = (
@@ -150,7 +150,7 @@ def kinds(hours: float) -> dict[str, float]:
     )
     day = min(86_400.0, trace.seconds / 2)
 
-    def played(world: WorldSettings) -> Figures:
+    def played(world: WorldSettings) -> RunScore:
         return run(
             trace,
             SimulatedController(FIXED),

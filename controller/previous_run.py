@@ -8,7 +8,7 @@ from pydantic import ValidationError
 T = TypeVar("T")
 
 
-def read_handed_on(read: Callable[..., T], sent: Any) -> tuple[T, tuple[str, ...]]:
+def read_carried_state(read: Callable[..., T], sent: Any) -> tuple[T, tuple[str, ...]]:
     """Parse `sent` without the fields that this build does not know; returns the value and their names.
 
     After a rollback the state may hold fields of a newer build. Refusing it would stop a live endpoint whose instances
@@ -27,7 +27,7 @@ def read_handed_on(read: Callable[..., T], sent: Any) -> tuple[T, tuple[str, ...
 def read_or_forget(
     read: Callable[..., T], sent: dict[str, Any], forgettable: frozenset[str]
 ) -> tuple[T, tuple[str, ...], tuple[str, ...]]:
-    """Like `read_handed_on`, but unreadable `forgettable` fields are dropped, too; their names are the third result.
+    """Like `read_carried_state`, but unreadable `forgettable` fields are dropped, too; their names are the third result.
 
     The run learns such fields again, which is better than a stopped endpoint.
 
@@ -35,10 +35,10 @@ def read_or_forget(
         ValidationError: a required field is invalid.
     """
     try:
-        return *read_handed_on(read, sent), ()
+        return *read_carried_state(read, sent), ()
     except ValidationError as fault:
         forgotten = {str(error["loc"][0]) if error["loc"] else "" for error in fault.errors()}
         if not forgotten <= forgettable:
             raise
     kept = {name: value for name, value in sent.items() if name not in forgotten}
-    return *read_handed_on(read, kept), tuple(sorted(forgotten))
+    return *read_carried_state(read, kept), tuple(sorted(forgotten))

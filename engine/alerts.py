@@ -6,11 +6,11 @@ import time
 from typing import TYPE_CHECKING
 
 from activities.notices.reporting import AlertReporter
-from engine import figures
+from engine import endpoint_stats
 from engine.routing.endpoint import Endpoint
 from policy.alerting.conditions import (
     FAILED_WINDOW_SECONDS,
-    EndpointFigures,
+    EndpointSnapshot,
     Window,
     deployment_alerts,
     endpoint_alerts,
@@ -58,23 +58,23 @@ class AlertWatch:
         foreign = self._engine.endpoint_watcher.foreign
         return found if foreign is None else found + deployment_alerts(foreign, now)
 
-    def _figures(self, endpoint: Endpoint, now: float) -> EndpointFigures:
+    def _figures(self, endpoint: Endpoint, now: float) -> EndpointSnapshot:
         config = endpoint.config
         outcomes = self._outcomes[endpoint.id].grown(endpoint.stats.outcomes, now)
         limit = config.dollars_per_hour_max
-        return EndpointFigures(
+        return EndpointSnapshot(
             name=endpoint.name,
-            health=figures.health(endpoint),
+            health=endpoint_stats.health(endpoint),
             fault=endpoint.fault,
             queued_requests=len(endpoint.request_queue),
             queue_seconds=endpoint.queue_seconds,
             target_queue_seconds=config.target_queue_time,
-            workers=len(figures.listed_workers(endpoint)),
+            workers=len(endpoint_stats.listed_workers(endpoint)),
             workers_max=config.max_workers,
-            gpu_dollars_per_hour=sum(figures.gpu_dollars_per_hour(endpoint).values()),
+            gpu_dollars_per_hour=sum(endpoint_stats.gpu_dollars_per_hour(endpoint).values()),
             dollars_per_hour_max=math.inf if limit is None else limit,
             failed_share=share(outcomes, _FAILED),
             bill_difference=endpoint.memo.bills,
             wait_reason=endpoint.memo.wait_reason,
-            worker_error=figures.worker_error(endpoint),
+            worker_error=endpoint_stats.worker_error(endpoint),
         )

@@ -22,7 +22,7 @@ from engine.api.web_pages import WebPages
 from engine.api.worker_api import WorkerApi
 from engine.console import add_console
 from engine.engine import Engine
-from engine.http.front import Front, http_limits
+from engine.http.root_handler import RootHandler, http_limits
 from engine.openapi.document import OpenApiApi
 from engine.settings import EngineSettings
 from engine.tls.certificate_authority import CertificateApi, worker_trust
@@ -73,7 +73,7 @@ def create_parts(
     openai_api = OpenAIApi(engine, route_api, pages, trusted)
     job_api = JobApi(engine, route_api, openai_api, pages)
     names = host_names(settings.public_url, settings.host, *settings.allowed_hosts)
-    # `engine.http.front` checks the heads of requests.
+    # `engine.http.root_handler` checks the heads of requests.
     app = web.Application(middlewares=[problems], client_max_size=settings.limits.body_bytes_max)
     app[BODY_SECONDS] = settings.limits.body_seconds_max
     for api in (
@@ -137,7 +137,7 @@ async def start_server(
     runner = web.AppRunner(parts.app, access_log=None)
     await runner.setup()
     assert runner.server is not None, "set by setup()"
-    front = Front(
+    root = RootHandler(
         parts.engine,
         route_api=parts.route_api,
         worker_api=parts.worker_api,
@@ -149,10 +149,10 @@ async def start_server(
         others=AiohttpBridge(runner.server),
     )
     http = HttpServer(
-        front,
+        root,
         http_limits(settings.limits),
-        budget_of=front.budget_of,
-        describe=front.describe,
+        budget_of=root.budget_of,
+        describe=root.describe,
         connections_max=connections_possible(settings.limits.connections),
     )
     try:

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from simulation.controller_host import SimulatedController
-from simulation.figures import Figures
 from simulation.market import PERF_UNIT
 from simulation.run import run
+from simulation.scoring import RunScore
 from simulation.settings import DEFAULT_WORLD, MachineKind, WorldSettings
 from simulation.trace import Trace, read_trace
 from stoker_wire.endpoint import EndpointConfig
@@ -33,12 +33,12 @@ class Tried:
 
     label: str
     config: EndpointConfig
-    figures: Figures
+    score: RunScore
 
     @property
     def dollars_per_hour(self) -> float:
         """Mean over the trace."""
-        return self.figures.dollars / self.figures.hours
+        return self.score.dollars / self.score.hours
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,7 +83,7 @@ class Report:
         yield ""
         yield f"{'config':<34}{'≤ 2 s':>9}{'≤ 10 s':>9}{'p99':>9}{'$/h':>9}"
         for tried in self.frontier:
-            found = tried.figures
+            found = tried.score
             yield (
                 f"{tried.label:<34}{found.within_2:>9.2%}{found.within_10:>9.2%}{_seconds(found.wait_p99):>9}"
                 f"{tried.dollars_per_hour:>9.3f}"
@@ -154,7 +154,7 @@ def simulate_trace(
                 progress((number + share) / len(wanted), label)
 
         found = run(scaled, controller, world, config=each, seed=seed, warmup_seconds=warm_up, progress=tell)
-        return Tried(label=label, config=each, figures=found)
+        return Tried(label=label, config=each, score=found)
 
     tried = [played(number, label, each) for number, (label, each) in enumerate(wanted)]
     line = _frontier(tried) if asked_more else ()
@@ -222,8 +222,8 @@ def _neighbours(config: EndpointConfig, perf: float) -> Iterator[tuple[str, Endp
 def _frontier(tried: list[Tried]) -> tuple[Tried, ...]:
     """The configs that no other config dominates in cost and wait."""
     line: list[Tried] = []
-    for each in sorted(tried, key=lambda one: (one.figures.dollars, one.figures.wait_p99)):
-        if not line or each.figures.wait_p99 < line[-1].figures.wait_p99:
+    for each in sorted(tried, key=lambda one: (one.score.dollars, one.score.wait_p99)):
+        if not line or each.score.wait_p99 < line[-1].score.wait_p99:
             line.append(each)
     return tuple(line)
 
@@ -235,12 +235,12 @@ def suggest(
     met)."""
     if queue_seconds is None and budget is None:
         return None, "", True
-    quick = [each for each in tried if queue_seconds is None or each.figures.wait_p99 <= queue_seconds]
+    quick = [each for each in tried if queue_seconds is None or each.score.wait_p99 <= queue_seconds]
     fitting = [each for each in quick if budget is None or each.dollars_per_hour <= budget]
-    cheapest = min(fitting or quick or tried, key=lambda each: each.figures.dollars)
-    quickest = min(fitting or tried, key=lambda each: (each.figures.wait_p99, each.figures.dollars))
+    cheapest = min(fitting or quick or tried, key=lambda each: each.score.dollars)
+    quickest = min(fitting or tried, key=lambda each: (each.score.wait_p99, each.score.dollars))
     best = cheapest if (quick if queue_seconds is not None else not fitting) else quickest
-    cost, wait = _price(best), _seconds(best.figures.wait_p99)
+    cost, wait = _price(best), _seconds(best.score.wait_p99)
     if queue_seconds is not None and fitting:
         because = f"99 % of requests begin within {queue_seconds:g} s for {cost}"
     elif queue_seconds is not None and quick:
@@ -262,7 +262,7 @@ def _price(tried: Tried) -> str:
 
 
 def _block(trace: Trace, tried: Tried) -> Iterator[str]:
-    found = tried.figures
+    found = tried.score
     gpu, money = found.gpu_hours_by_state, found.dollars_by_state
     yield f"{trace.name}: {found.requests:,} requests in {found.hours:.1f} h, mean {trace.mean_load:.4g} load/s"
     yield f"{'waited at most 2 s / 10 s':<34}{found.within_2:.2%} / {found.within_10:.2%}"

@@ -1,6 +1,6 @@
 """One run of a trace, a fleet controller, a world and a seed; returns the figures."""
 
-from simulation.figures import Figures, figures
+from simulation.scoring import RunScore, score
 from simulation.settings import DEFAULT_WORLD, WorldSettings
 from simulation.trace import Trace
 from simulation.world import FleetController, Progress, World
@@ -19,7 +19,7 @@ def run(
     warmup_seconds: float = 0.0,
     score_from: float = 0.0,
     progress: Progress | None = None,
-) -> Figures:
+) -> RunScore:
     """Runs the trace and scores it from `score_from` on. `config` gives the queue and inactivity times of the engine.
 
     The first `warmup_seconds` of the trace are played before it, unscored, because a trace has no earlier day.
@@ -35,7 +35,7 @@ def run(
         progress=progress,
     )
     world.run()
-    return figures(world)
+    return score(world)
 
 
 def with_warmup(trace: Trace, seconds: float) -> Trace:

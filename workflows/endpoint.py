@@ -10,7 +10,7 @@ from activities.messages import label_prefix
 from activities.planner import plan
 from controller import config_events, query_results
 from controller.controller import EndpointController
-from controller.previous_run import read_handed_on
+from controller.previous_run import read_carried_state
 from controller.query_results import Deleted
 from controller.state import LAUNCH_ID_CHARS, EndpointStateBook
 from policy.state.observation import LAUNCH_IDS_PER_PLAN
@@ -45,7 +45,7 @@ class EndpointWorkflow(MessageHandlers):
             if workflow.info().continued_run_id is None:
                 spec = message_validation.spec(sent)
             else:
-                spec, unknown = read_handed_on(EndpointSpec.model_validate, sent)
+                spec, unknown = read_carried_state(EndpointSpec.model_validate, sent)
         except message_validation.InvalidMessage as fault:
             self._unusable, spec = str(fault), EndpointSpec(endpoint_name="unusable", endpoint_id=1)
         state = EndpointStateBook(spec)

@@ -11,9 +11,9 @@ from benchmarks.scaling.generators import bursty, diurnal
 from benchmarks.scaling.scalers import FIXED
 from benchmarks.scaling.workloads import led_in
 from simulation.controller_host import SimulatedController
-from simulation.figures import Figures
 from simulation.market import PERF_UNIT
 from simulation.run import run
+from simulation.scoring import RunScore
 from simulation.settings import DEFAULT_WORLD, WorldSettings, calm
 from simulation.trace import Trace
 
@@ -100,11 +100,11 @@ def table(*, seed: int = 1, servers: tuple[Server, ...] = SERVERS) -> Iterator[L
                     yield _line(server, name, seconds, reported, _played(trace, world, seed))
 
 
-def _played(trace: Trace, world: WorldSettings, seed: int) -> Figures:
+def _played(trace: Trace, world: WorldSettings, seed: int) -> RunScore:
     return run(trace, SimulatedController(FIXED), world, seed=seed, config=FIXED, score_from=1800.0)
 
 
-def _line(server: Server, traffic: str, seconds: float, reported: bool, made: Figures) -> Line:
+def _line(server: Server, traffic: str, seconds: float, reported: bool, made: RunScore) -> Line:
     return Line(
         server.name, traffic, seconds, reported, made.within_10, made.wait_p99, made.response_p99, made.dollars,
         1.0 - made.utilisation,

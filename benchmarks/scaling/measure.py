@@ -11,8 +11,8 @@ from benchmarks.scaling.bounds.staffing import cheapest_schedule
 from benchmarks.scaling.pool import in_order
 from benchmarks.scaling.scalers import FIXED, Setting
 from benchmarks.scaling.workloads import Workload
-from simulation.figures import Figures
 from simulation.run import run
+from simulation.scoring import RunScore
 from simulation.settings import WorldSettings
 
 ATTAIN = 0.99
@@ -24,7 +24,7 @@ HEADING = (
 )
 
 
-def one(workload: Workload, setting: Setting, world: WorldSettings, seed: int = 1) -> Figures:
+def one(workload: Workload, setting: Setting, world: WorldSettings, seed: int = 1) -> RunScore:
     """One run, scored."""
     return run(
         workload.trace,
@@ -62,7 +62,7 @@ def row(workload: Workload, setting: Setting, world: WorldSettings, seeds: Seque
     prices = Prices.of(world)
     cheapest = prices.dollars(oracle(workload, world).seconds)
 
-    def median(of: Callable[[Figures], float]) -> float:
+    def median(of: Callable[[RunScore], float]) -> float:
         return statistics.median(of(figures) for figures in runs)
 
     return {

@@ -13,9 +13,9 @@ from benchmarks.scaling.generators import diurnal
 from benchmarks.scaling.scalers import FIXED
 from benchmarks.scaling.workloads import led_in
 from simulation.controller_host import SimulatedController
-from simulation.figures import Figures
 from simulation.market import PERF_UNIT
 from simulation.run import run
+from simulation.scoring import RunScore
 from simulation.settings import DEFAULT_WORLD, MachineKind, calm
 
 HOURS = 16.0
@@ -87,7 +87,7 @@ def table(seeds: Sequence[int], outbids: Sequence[Outbids] = TRACES) -> Iterator
         yield _line(str(each), "both", [_played((ON_DEMAND, each.kind(seed)), seed) for seed in seeds])
 
 
-def _played(kinds: tuple[MachineKind, ...], seed: int) -> Figures:
+def _played(kinds: tuple[MachineKind, ...], seed: int) -> RunScore:
     trace = diurnal(requests=int(HOURS * 900), days=HOURS / 24.0, depth=0.6, seed=seed)
     return run(
         led_in(trace.scaled(mean_load=_WORKERS * PERF_UNIT)),
@@ -99,7 +99,7 @@ def _played(kinds: tuple[MachineKind, ...], seed: int) -> Figures:
     )
 
 
-def _line(outbids: str, machines: str, runs: Sequence[Figures]) -> Line:
+def _line(outbids: str, machines: str, runs: Sequence[RunScore]) -> Line:
     return Line(
         outbids,
         machines,

@@ -8,7 +8,7 @@ from typing import Any
 
 from aiohttp import web
 
-from engine import figures
+from engine import endpoint_stats
 from engine.api.parsing import answer, path_id, read_object
 from engine.engine import Engine
 from engine.openapi import live_shapes
@@ -85,23 +85,23 @@ def figures_of(endpoint: Endpoint, now: float) -> dict[str, Any]:
         "id": endpoint.id,
         "name": endpoint.name,
         "state": "deleting" if endpoint.deleting else endpoint.config.endpoint_state.value,
-        "health": figures.health(endpoint),
+        "health": endpoint_stats.health(endpoint),
         "fault": endpoint.fault,
         "wait_code": memo.wait_code,
         "wait_reason": memo.wait_reason,
         "wait_until": memo.wait_until,
         "changed_at": memo.changed_at,
-        "workers": figures.workers_by_state(endpoint),
-        "stages": figures.workers_by_stage(endpoint),
+        "workers": endpoint_stats.workers_by_state(endpoint),
+        "stages": endpoint_stats.workers_by_stage(endpoint),
         "routable": len(endpoint.candidates),
-        "draining": sum(worker.listing.draining for worker in figures.listed_workers(endpoint)),
-        "capacity": figures.capacity(endpoint),
+        "draining": sum(worker.listing.draining for worker in endpoint_stats.listed_workers(endpoint)),
+        "capacity": endpoint_stats.capacity(endpoint),
         "outstanding_load": endpoint.load,
         "queue_requests": len(queue),
         "queue_load": queue.load,
-        "queue_oldest_s": figures.oldest_wait_seconds(endpoint, now),
+        "queue_oldest_s": endpoint_stats.oldest_wait_seconds(endpoint, now),
         "queue_expected_s": endpoint.queue_seconds if endpoint.perf > 0 else None,
-        "dollars_per_hour": figures.gpu_dollars_per_hour(endpoint),
+        "dollars_per_hour": endpoint_stats.gpu_dollars_per_hour(endpoint),
         "requests_per_second": requests_per_second,
         "load_per_second": load_per_second,
         "arrived_requests": stats.arrived_requests,

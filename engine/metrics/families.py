@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Generic, Literal, TypeVar
 
-from engine import figures
+from engine import endpoint_stats
 from engine.engine import Engine
 from engine.request_stats import Histogram, WorkerTimes
 from engine.routing.endpoint import Endpoint
@@ -80,14 +80,14 @@ OF_ENDPOINTS: tuple[Family[Endpoint], ...] = (
         kind="gauge",
         about="1 for the endpoint's condition: ok, idle, waiting, late, degraded, stopped, deleting or stuck",
         labels=("health",),
-        read=lambda e: (((figures.health(e),), 1),),
+        read=lambda e: (((endpoint_stats.health(e),), 1),),
     ),
     Family(
         name="stoker_workers",
         kind="gauge",
         about="Workers by state",
         labels=("state",),
-        read=_labelled(figures.workers_by_state),
+        read=_labelled(endpoint_stats.workers_by_state),
     ),
     _gauge("stoker_workers_max", "The endpoint's max_workers", lambda e: e.config.max_workers),
     _gauge("stoker_workers_routable", "Workers that can take a request now", lambda e: len(e.candidates)),
@@ -98,14 +98,14 @@ OF_ENDPOINTS: tuple[Family[Endpoint], ...] = (
         kind="gauge",
         about="Load per second by stage: hot, booting, cold; a worker without a measured perf counts with the mean",
         labels=("stage",),
-        read=_labelled(figures.capacity),
+        read=_labelled(endpoint_stats.capacity),
     ),
     Family(
         name="stoker_gpu_dollars_per_hour",
         kind="gauge",
         about="Price of the workers whose GPU is billed, by stage: hot, booting; without storage",
         labels=("stage",),
-        read=_labelled(figures.gpu_dollars_per_hour),
+        read=_labelled(endpoint_stats.gpu_dollars_per_hour),
     ),
     Family(
         name="stoker_gpu_dollars",
@@ -145,7 +145,7 @@ OF_ENDPOINTS: tuple[Family[Endpoint], ...] = (
     _gauge(
         "stoker_queue_oldest_seconds",
         "Waiting time of the oldest queued request",
-        lambda e: figures.oldest_wait_seconds(e, time.time()),
+        lambda e: endpoint_stats.oldest_wait_seconds(e, time.time()),
     ),
     _counter(
         "stoker_arrived_requests", "Requests that arrived here first", lambda e: e.stats.arrived_requests

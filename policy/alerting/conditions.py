@@ -26,7 +26,7 @@ BUDGET_SHARE = 0.95
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EndpointFigures:
+class EndpointSnapshot:
     """What an engine knows of one endpoint."""
 
     name: str
@@ -51,7 +51,7 @@ class EndpointFigures:
     """The error of a worker that fails."""
 
 
-def endpoint_alerts(seen: EndpointFigures) -> list[ActiveAlert]:
+def endpoint_alerts(seen: EndpointSnapshot) -> list[ActiveAlert]:
     """The endpoint's active alerts."""
     why = f": {seen.wait_reason}" if seen.wait_reason else ""
     waiting = count(seen.queued_requests, "waiting request")

@@ -13,9 +13,9 @@ from dashboard.rendering import charts
 from dashboard.samples import Sample
 from run.errors import CommandError
 from run.yaml_files import read_yaml
-from simulation.figures import Figures
 from simulation.market import PERF_UNIT
 from simulation.report import Report, Unfit, simulate_trace
+from simulation.scoring import RunScore
 from simulation.trace import TraceFault
 from stoker.cli.output import Terminal
 from stoker_wire.endpoint import EndpointConfig
@@ -81,13 +81,13 @@ def _draw(report: Report, folder: Path, price: float) -> tuple[Path, ...]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for path, tried in runs.items():
-            draw(tried.figures, path, perf=report.perf, dollars_per_hour=price)
+            draw(tried.score, path, perf=report.perf, dollars_per_hour=price)
     except OSError as fault:
         raise CommandError(f"{fault.filename}: cannot be written ({fault.strerror})") from fault
     return tuple(runs)
 
 
-def draw(figures: Figures, path: Path, *, perf: float, dollars_per_hour: float) -> None:
+def draw(score: RunScore, path: Path, *, perf: float, dollars_per_hour: float) -> None:
     """Writes the dashboard's charts of a simulated run as SVG. The worker's perf is in load/s.
 
     A temporary file is written first, so that an interruption leaves no partial picture.
@@ -106,13 +106,13 @@ def draw(figures: Figures, path: Path, *, perf: float, dollars_per_hour: float) 
             dollars_hot=each.ready * dollars_per_hour,
             dollars_booting=each.booting * dollars_per_hour,
         )
-        for each in figures.samples
+        for each in score.samples
     ]
     load, workers, queue, cost = charts(samples, [], start=0.0, end=samples[-1].at)
     queue = replace(queue, series=(Series("longest wait", "late", lambda sample: sample.queue_oldest),))
     title = (
-        f"{figures.trace}: {figures.within_10:.2%} of requests began within 10 s, ${figures.dollars:.2f}"
-        f" (${figures.dollars / figures.hours:.3f}/h), {figures.utilisation:.0%} of hot time busy"
+        f"{score.trace}: {score.within_10:.2%} of requests began within 10 s, ${score.dollars:.2f}"
+        f" (${score.dollars / score.hours:.3f}/h), {score.utilisation:.0%} of hot time busy"
     )
     part = path.with_name(f".{path.name}.part")
     try:

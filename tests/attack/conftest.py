@@ -22,7 +22,7 @@ from hosts.api.http import HOST
 from run.state_folder.lock import free_port
 from stoker_wire.http1.limits import Limits as WorkerLimits
 from stoker_wire.http1.server import HttpServer
-from tests.engine.standin import until
+from tests.engine.fake_endpoint_workflow import until
 from webserver.connections import ConnectionLimits, listen
 
 KEY = "account-key-0123456789"

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from controller.previous_run import read_handed_on, read_or_forget
+from controller.previous_run import read_carried_state, read_or_forget
 
 
 class Inner(BaseModel):
@@ -31,19 +31,19 @@ def test_fields_that_this_build_does_not_know_are_dropped_and_named():
         "inner": {"a": 5, "b": 6, "z": 1},
         "items": [{"a": 7}, {"a": 8, "c": 9, "d": 10}, {"a": 11}],
     }
-    value, unknown = read_handed_on(read, sent)
+    value, unknown = read_carried_state(read, sent)
     assert value == Outer(needed=1, inner=Inner(a=5, z=1), items=(Inner(a=7), Inner(a=8), Inner(a=11)))
     assert sorted(unknown) == ["inner.b", "items.1.c", "items.1.d", "new"]
     assert sent["new"] == 2, "what was sent is not changed"
 
 
 def test_a_state_without_faults_is_read_as_it_is():
-    assert read_handed_on(read, {"needed": 1}) == (Outer(needed=1), ())
+    assert read_carried_state(read, {"needed": 1}) == (Outer(needed=1), ())
 
 
 def test_another_fault_is_an_error():
     with pytest.raises(ValidationError, match="needed"):
-        read_handed_on(read, {"new": 2})
+        read_carried_state(read, {"new": 2})
 
 
 def test_fields_that_can_be_learned_again_are_forgotten_if_they_cannot_be_read():

@@ -25,7 +25,7 @@ from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.messages import SEARCH_ATTRIBUTES
 from stoker_wire.security.token import mint_endpoint_key, mint_worker_token
 from stoker_wire.states import WorkerState
-from tests.engine.standin import StandIn, until
+from tests.engine.fake_endpoint_workflow import FakeEndpointWorkflow, until
 from tests.environments import python_of
 from workflows.temporal_worker.converter import data_converter
 
@@ -67,7 +67,10 @@ async def temporal() -> AsyncIterator[WorkflowEnvironment]:
     """A dev server on which the stand-in runs as every endpoint's workflow."""
     env = await start_temporal()
     worker = Worker(
-        env.client, task_queue=TASK_QUEUE, workflows=[StandIn], workflow_runner=UnsandboxedWorkflowRunner()
+        env.client,
+        task_queue=TASK_QUEUE,
+        workflows=[FakeEndpointWorkflow],
+        workflow_runner=UnsandboxedWorkflowRunner(),
     )
     async with worker:
         yield env

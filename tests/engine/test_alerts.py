@@ -4,11 +4,11 @@ import json
 
 from activities.notices.reporting import NoticePlan, end_notifier
 from engine.alerts import AlertWatch
-from engine.figures import health
+from engine.endpoint_stats import health
 from stoker_wire.alerts import NOTIFIER_ID, REPORT_ALERTS, NoticeChannel
 from stoker_wire.states import WorkerState
 from tests.engine.conftest import Stage
-from tests.engine.standin import until
+from tests.engine.fake_endpoint_workflow import until
 
 PLAN = NoticePlan(deployment="test", channels=(NoticeChannel(name="ops"),))
 

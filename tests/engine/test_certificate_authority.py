@@ -13,7 +13,7 @@ from engine.engine import Engine
 from engine.tls.certificate_authority import WAITING_EACH_MAX, WAITING_MAX, CertificateApi
 from tests.engine.api.test_malformed_http import CA_PEM
 from tests.engine.conftest import Stage
-from tests.engine.standin import until
+from tests.engine.fake_endpoint_workflow import until
 
 
 def request_pem() -> bytes:

@@ -19,7 +19,7 @@ from stoker_wire.control import workflow_id
 from stoker_wire.endpoint import ENDPOINT_NAME_CHARS_MAX
 from stoker_wire.market import Offer, Template
 from tests.engine.conftest import ALICE, BOB, SECRET, Stage, WorkerDouble, start_temporal
-from tests.engine.standin import until
+from tests.engine.fake_endpoint_workflow import until
 from workflows.temporal_worker.worker import WorkerSettings, build_workers
 
 SECRETS = DeploymentSecrets(hmac_secret=SECRET, named={}, report_address="http://127.0.0.1:1")

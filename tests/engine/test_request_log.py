@@ -10,8 +10,8 @@ from engine.request_log import PENDING_MAX, Outcome, RequestLog
 from engine.routing.requests.request_queue import QueuedRequest
 from engine.settings import Limits, RequestLogSettings
 from simulation.trace import read_trace
+from tests.engine.fake_endpoint_workflow import until
 from tests.engine.routing.test_dispatcher import World
-from tests.engine.standin import until
 
 
 def lines(path: Path) -> list[dict[str, object]]:

@@ -18,7 +18,7 @@ from stoker_pyworker.worker import WorkerRuntime
 from stoker_wire.http1.limits import Limits
 from stoker_wire.tracing.start import start_tracing
 from tests.engine.conftest import ALICE, EndpointDouble, Stage, settings, start_server
-from tests.engine.standin import until
+from tests.engine.fake_endpoint_workflow import until
 from tests.otlp import KEY, Collector, Received, collecting
 from tests.pyworker.harness import Model
 

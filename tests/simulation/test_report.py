@@ -20,7 +20,7 @@ def test_a_report_shows_waits_and_money(trace):
     report = simulate_trace(trace, CONFIG, perf=50.0)
     text = report.table()
     assert "300 requests" in text
-    assert f"${report.asked.figures.dollars:.2f}" in text
+    assert f"${report.asked.score.dollars:.2f}" in text
     assert "wait p50 / p99 / p99.9" in text
     assert report.frontier == ()
 
@@ -41,8 +41,8 @@ def test_the_frontier_costs_more_and_waits_less_step_by_step(trace):
         cold_start=True,
         progress=lambda share, what: told.append(share),
     )
-    costs = [each.figures.dollars for each in report.frontier]
-    waits = [each.figures.wait_p99 for each in report.frontier]
+    costs = [each.score.dollars for each in report.frontier]
+    waits = [each.score.wait_p99 for each in report.frontier]
     assert costs == sorted(costs)
     assert waits == sorted(waits, reverse=True)
     assert told == sorted(told)
@@ -52,7 +52,7 @@ def test_the_frontier_costs_more_and_waits_less_step_by_step(trace):
 def test_a_wanted_queue_time_is_met_by_the_cheapest_that_meets_it(trace):
     generous = simulate_trace(trace, CONFIG, perf=50.0, queue_seconds=1e6, cold_start=True)
     assert generous.suggestion is not None
-    assert generous.suggestion.figures.dollars == min(each.figures.dollars for each in generous.frontier)
+    assert generous.suggestion.score.dollars == min(each.score.dollars for each in generous.frontier)
     impossible = simulate_trace(trace, CONFIG, perf=50.0, queue_seconds=1e-9, cold_start=True)
     assert "no tried config keeps" in impossible.because
 
@@ -66,16 +66,16 @@ def test_a_request_log_of_the_engine_is_a_trace_too(tmp_path):
     path = tmp_path / "requests.jsonl"
     path.write_text("\n".join(json.dumps({"at": 1.7e9 + n * 5, "cost": 100.0}) for n in range(200)))
     report = simulate_trace(path, CONFIG, perf=100.0)
-    assert report.asked.figures.requests == 200
+    assert report.asked.score.requests == 200
 
 
 def test_the_samples_of_a_run_add_up_to_its_arrivals_and_its_longest_wait(trace):
     trace.write_text(trace.read_text() + "3000,50\n")  # every request begins before the last sample
     report = simulate_trace(trace, CONFIG, perf=50.0, cold_start=True)
-    samples = report.asked.figures.samples
+    samples = report.asked.score.samples
     step = samples[1].at - samples[0].at
-    assert sum(each.load for each in samples) * step == pytest.approx(report.asked.figures.work)
-    assert max(each.worst_wait for each in samples) == pytest.approx(report.asked.figures.wait_p999)
+    assert sum(each.load for each in samples) * step == pytest.approx(report.asked.score.work)
+    assert max(each.worst_wait for each in samples) == pytest.approx(report.asked.score.wait_p999)
     assert max(each.ready for each in samples) > 0
     assert samples[-1].at == pytest.approx(report.trace.seconds)
 
@@ -88,7 +88,7 @@ class _Run:
 
 
 def tried(label, dollars, wait):
-    return Tried(label=label, config=CONFIG, figures=_Run(dollars, wait))
+    return Tried(label=label, config=CONFIG, score=_Run(dollars, wait))
 
 
 CHEAP, FAIR, QUICK = tried("cheap", 1.0, 60.0), tried("fair", 2.0, 8.0), tried("quick", 4.0, 1.0)

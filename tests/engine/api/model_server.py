@@ -19,7 +19,7 @@ from stoker_pyworker.worker import WorkerRuntime
 from stoker_wire.http1.limits import Limits
 from stoker_wire.workload import FieldWorkload
 from tests.engine.conftest import EndpointDouble, Stage
-from tests.engine.standin import until
+from tests.engine.fake_endpoint_workflow import until
 from tests.environments import python_of
 
 MODEL = "Qwen/Qwen3-8B"

@@ -14,7 +14,7 @@ import pytest
 from activities.signing import report_address, sealed_signing_key
 from run.worker_package import worker_package
 from tests.engine.conftest import SECRET, Stage
-from tests.engine.standin import until
+from tests.engine.fake_endpoint_workflow import until
 
 LAUNCH = "aaaaaaaaaaaa"
 UV = Path(sys.executable).with_name("uv")

@@ -11,7 +11,7 @@ from engine.app import start_server
 from engine.settings import EngineSettings, Limits
 from stoker_wire.security.token import mint_worker_token
 from tests.engine.conftest import ALICE, SECRET, Stage, settings
-from tests.engine.standin import until
+from tests.engine.fake_endpoint_workflow import until
 from webserver.connections import ConnectionLimits
 
 

@@ -15,7 +15,7 @@ from stoker_wire.security.ticket import TicketRefused, verify_ticket
 from stoker_wire.security.token import ticket_key
 from stoker_wire.states import WorkerState
 from tests.engine.conftest import ALICE, BOB, Stage
-from tests.engine.standin import until
+from tests.engine.fake_endpoint_workflow import until
 
 QUICK = Timing(watch_seconds=0.05, hold_seconds=0.05)
 

@@ -12,7 +12,7 @@ from stoker_wire.errors.problem import Problem
 from stoker_wire.security.token import mint_worker_token
 from stoker_wire.states import WorkerState
 from tests.engine.conftest import SECRET, Stage
-from tests.engine.standin import until
+from tests.engine.fake_endpoint_workflow import until
 
 
 async def test_a_report_without_a_token_of_this_deployment_is_refused(stage: Stage) -> None:

@@ -21,7 +21,7 @@ from tests.engine.clients.table import (
     table,
 )
 from tests.engine.conftest import ALICE, EndpointDouble, Stage
-from tests.engine.standin import until
+from tests.engine.fake_endpoint_workflow import until
 from tests.engine.test_certificate_authority import CA_PEM
 from tests.environments import node_folder, python_of
 

@@ -14,7 +14,7 @@ from stoker_wire.security.client_key import Priority
 from stoker_wire.security.token import client_key_digest, mint_client_key
 from tests.engine.api.openai.test_openai import ModelWorker, path
 from tests.engine.conftest import EndpointDouble, Stage
-from tests.engine.standin import until
+from tests.engine.fake_endpoint_workflow import until
 
 NOON = 20_000 * DAY_SECONDS + 43_200.0
 

@@ -11,7 +11,7 @@ from aiohttp import web
 from stoker_wire.security.fingerprint import fingerprint
 from tests.engine.api.openai.test_openai import ModelWorker, path
 from tests.engine.conftest import EndpointDouble, Stage
-from tests.engine.standin import until
+from tests.engine.fake_endpoint_workflow import until
 
 POISON = {"prompt": "x", "temperature": -7}
 

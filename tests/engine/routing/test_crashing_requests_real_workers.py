@@ -16,8 +16,8 @@ from stoker_pyworker.worker import WorkerRuntime
 from stoker_wire.http1.limits import Limits
 from tests.engine.api.openai.test_openai import path
 from tests.engine.conftest import EndpointDouble, Stage
+from tests.engine.fake_endpoint_workflow import until
 from tests.engine.routing.test_crashing_requests import POISON
-from tests.engine.standin import until
 from tests.pyworker.harness import Model
 
 

@@ -24,7 +24,7 @@ from stoker_wire.control import SWEEP_ID
 from stoker_wire.messages import FOREIGN_KEY
 from stoker_wire.security.token import mint_endpoint_key, mint_worker_token
 from tests.engine.conftest import ALICE, SECRET, Stage, settings
-from tests.engine.standin import until
+from tests.engine.fake_endpoint_workflow import until
 
 
 async def test_an_endpoint_started_directly_on_temporal_is_found(stage: Stage) -> None:

@@ -12,7 +12,7 @@ from controller.state import EndpointStateBook
 from engine.settings import Timing
 from engine.temporal.endpoint_watcher import read_valid_parts
 from stoker_wire.control import workflow_id
-from tests.engine.standin import until
+from tests.engine.fake_endpoint_workflow import until
 from tests.engine.test_console import Console, alice, real_stage, real_temporal
 
 __all__ = ["alice", "real_stage", "real_temporal"]  # fixtures

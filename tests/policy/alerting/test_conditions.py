@@ -8,7 +8,7 @@ import pytest
 import yaml
 
 from policy.alerting.conditions import (
-    EndpointFigures,
+    EndpointSnapshot,
     Window,
     deployment_alerts,
     endpoint_alerts,
@@ -26,7 +26,7 @@ ONLY_PROMETHEUS = {"StokerHostMarketDown"}
 
 def names(**figures: object) -> list[str]:
     figures = {"name": "llm", "health": "ok", "workers_max": 4} | figures
-    return [alert.name for alert in endpoint_alerts(EndpointFigures(**figures))]  # type: ignore[arg-type]
+    return [alert.name for alert in endpoint_alerts(EndpointSnapshot(**figures))]  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -63,7 +63,7 @@ def test_an_endless_queue_without_workers_is_over_target_too():
 
 def test_the_text_says_why_requests_wait():
     (alert,) = endpoint_alerts(
-        EndpointFigures(
+        EndpointSnapshot(
             name="llm", health="waiting", queued_requests=3, workers_max=1, wait_reason="no offer matches"
         )
     )

@@ -12,7 +12,7 @@ from temporalio.common import WorkerDeploymentVersion
 from temporalio.testing import WorkflowEnvironment
 
 from activities.instances import MarketActivities
-from controller.previous_run import read_handed_on
+from controller.previous_run import read_carried_state
 from controller.state import EndpointStateBook
 from policy.state.observation import Memory
 from run.commands.rollout import build_of, roll_out
@@ -178,7 +178,7 @@ def test_what_a_newer_build_added_is_left_out_and_named() -> None:
     newer["carried"]["mood"] = {"calm": 1}
     newer["carried"]["config"]["warmth"] = 3
     newer["carried"]["workergroups"][0]["spot"] = True
-    spec, unknown = read_handed_on(EndpointSpec.model_validate, newer)
+    spec, unknown = read_carried_state(EndpointSpec.model_validate, newer)
     book = EndpointStateBook(spec)
     assert set(unknown) == {"color", "config.warmth"}
     assert set(book.unknown) == {"config.warmth", "workergroups.0.spot"}, "a record's own are ignored"
@@ -211,4 +211,4 @@ def test_what_an_endpoint_owns_and_owes_is_never_forgotten(field: str) -> None:
 def test_what_is_wrong_otherwise_is_still_an_error() -> None:
     broken = handed_on() | {"endpoint_id": "x", "color": "blue"}
     with pytest.raises(ValidationError, match="endpoint_id"):
-        read_handed_on(EndpointSpec.model_validate, broken)
+        read_carried_state(EndpointSpec.model_validate, broken)

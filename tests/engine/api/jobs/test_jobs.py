@@ -16,7 +16,7 @@ from tests.comfyui import PNG, ComfyUI, comfyui_handlers, make_image
 from tests.engine.api.model_server import pyworker
 from tests.engine.api.openai.test_openai_tls import CA_PEM, certificate
 from tests.engine.conftest import ALICE, BOB, EndpointDouble, Stage
-from tests.engine.standin import until
+from tests.engine.fake_endpoint_workflow import until
 
 PAGE = "https://images.example.com"
 

@@ -13,7 +13,7 @@ from aiohttp.test_utils import TestServer
 from stoker_wire.security.ticket import verify_ticket
 from stoker_wire.security.token import ticket_key
 from tests.engine.conftest import BOB, EndpointDouble, Stage, WorkerDouble
-from tests.engine.standin import until
+from tests.engine.fake_endpoint_workflow import until
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

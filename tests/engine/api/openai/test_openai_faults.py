@@ -15,7 +15,7 @@ from aiohttp import web
 from engine.routing.worker import KnownWorker
 from tests.engine.api.openai.test_openai import ModelWorker, path
 from tests.engine.conftest import EndpointDouble, Stage, WorkerDouble
-from tests.engine.standin import until
+from tests.engine.fake_endpoint_workflow import until
 
 NO_ANSWERS = {
     "hangs up": b"",

@@ -15,7 +15,7 @@ from engine.routing.endpoint import Endpoint
 from engine.settings import Limits, Timing
 from tests.engine.api.openai.test_openai import ModelWorker, path
 from tests.engine.conftest import EndpointDouble, Stage
-from tests.engine.standin import until
+from tests.engine.fake_endpoint_workflow import until
 
 
 def begin(stage: Stage, endpoint: EndpointDouble, body: Any = b"{}") -> "asyncio.Task[tuple[int, Any]]":

@@ -15,7 +15,7 @@ FLEET_CHANGED_AT = SearchAttributeKey.for_datetime("FleetChangedAt")
 
 
 @workflow.defn(name="EndpointWorkflow")
-class StandIn:
+class FakeEndpointWorkflow:
     """Publishes the scripted memo and records received batches."""
 
     @workflow.init

@@ -49,7 +49,7 @@ def http_limits(limits: Limits) -> HttpLimits:
     )
 
 
-class Front:
+class RootHandler:
     """The engine as the application of the HTTP server."""
 
     def __init__(

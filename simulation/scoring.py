@@ -9,7 +9,7 @@ from simulation.world import Sample, World
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Figures:
+class RunScore:
     """One run, scored. Seconds, dollars, GPU-hours; rates are per hour of the trace."""
 
     trace: str
@@ -46,7 +46,7 @@ class Figures:
     samples: tuple[Sample, ...]
 
 
-def figures(world: World) -> Figures:
+def score(world: World) -> RunScore:
     """Computes the results of a finished world."""
     begin, end = world.score_from, world.trace.seconds
     times, works = world.trace.times, world.trace.works
@@ -61,7 +61,7 @@ def figures(world: World) -> Figures:
     gpu = {name: used - before.gpu_hours[name] for name, used in final.gpu_hours.items()}
     counts = {name: count - before.counts[name] for name, count in final.counts.items()}
     busy = (final.busy_seconds - before.busy_seconds) / 3600.0
-    return Figures(
+    return RunScore(
         trace=world.trace.name,
         scaler=world.controller.name,
         requests=len(scored),
