@@ -350,7 +350,14 @@ class EndpointController:
     def _resume(self, worker: Worker, now: float) -> list[Effect]:
         group = self.state.workergroup(worker.workergroup_id)
         if worker.operation != "create":
-            return self._start(ChangeInstance(worker=worker, workergroup=group, resumed=True))
+            return self._start(
+                ChangeInstance(
+                    worker=worker,
+                    workergroup=group,
+                    resumed=True,
+                    may_get_requests=_waits_for_requests(worker),
+                )
+            )
         offer = self.state.record.pending_offers.get(worker.launch_id)
         if offer is not None and group is not None:
             return self._start(CreateInstance(worker=worker, workergroup=group, offer=offer, resumed=True))
@@ -375,9 +382,14 @@ class EndpointController:
 
 
 def _may_become_ready(worker: Worker) -> bool:
-    """Whether the worker's process reports while it boots, so that engines may route to it at any moment."""
-    reports = worker.state is WorkerState.MODEL_LOADING or (worker.reported_at or 0.0) >= worker.since
-    return is_booting(worker) and reports
+    """Whether engines may route to the worker at any moment: its first report reaches them before this controller."""
+    return is_booting(worker) and worker.instance_id is not None
+
+
+def _waits_for_requests(worker: Worker) -> bool:
+    """Whether the previous run waited for requests that the worker got although it was never drained."""
+    ends = worker.operation in {"stop", "destroy"} and worker.drain is None and not worker.error
+    return ends and holds_requests(worker)
 
 
 def _known_ids(workers: Iterable[Worker]) -> tuple[int, ...]:

@@ -85,7 +85,10 @@ def _stop(target: str, seconds: float) -> Case:
         try:
             while time.monotonic() < until:
                 # repeated: a marketplace without cgroups resumes its instances with SIGCONT
-                os.kill(pid, signal.SIGSTOP)
+                try:
+                    os.kill(pid, signal.SIGSTOP)
+                except ProcessLookupError:  # its worker was scaled down meanwhile
+                    pid = await _pid(stage, target)
                 await asyncio.sleep(0.02 if target in PROGRAMS else 0.5)
         finally:
             with contextlib.suppress(ProcessLookupError):

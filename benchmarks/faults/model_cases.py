@@ -69,7 +69,7 @@ async def poison_request(stage: Stage) -> float:
                 await endpoint.request(ROUTE, crash, cost=1.0, timeout=90.0)
             except stoker.StokerError as fault:
                 said = str(fault)
-            assert "workers when they broke" in said, f"the harmful request: {said}"
+            assert "while they had this request" in said, f"the harmful request: {said}"
         for answer in await asyncio.gather(*others):
             assert answer.json()["usage"]["completion_tokens"] == 20, "an answer is short"
         await _until_hot(stage, endpoint, 3)

@@ -66,6 +66,11 @@ def fold_metrics(
     `drain.seen_at` is set by `fold_drain_seen`, because only the caller knows the live engines.
     """
     worker = worker.replace(tickets_open=report.tickets_open if tickets_open is None else tickets_open)
+    if worker.state in _ENDING and worker.operation:
+        if report.reported_at > (worker.reported_at or 0.0):
+            # The operation waits for the requests that a booting worker got at the last moment.
+            worker = worker.replace(load=report.load, in_flight=report.in_flight)
+        return FoldResult(worker, learned)
     if _is_late(worker, report, now):
         return FoldResult(worker, learned)
     if worker.state in _ENDING:
@@ -137,7 +142,7 @@ def _report_while_ending(
     worker: Worker, report: WorkerMetrics, now: float, learned: MachineStats
 ) -> FoldResult:
     """The worker still runs after a stop or release: count its cost, and repeat the operation or use it."""
-    if report.reported_at <= 0 or worker.operation or worker.still_reporting:
+    if report.reported_at <= 0 or worker.still_reporting:
         return FoldResult(worker, learned)
     after = duration(now - worker.since)
     if worker.state is S.INACTIVE:

@@ -47,7 +47,7 @@ from stoker_wire.endpoint import EndpointPatch
 from stoker_wire.messages import Condition, MetricsBatch, WorkerMetrics
 from stoker_wire.states import WorkerState as S
 from tests.controller.state_book import a_book, reasons
-from tests.policy.builders import NOW, draining, group, offer, offers, steady, worker
+from tests.policy.builders import NOW, draining, group, offer, offers, report, steady, worker
 
 GROUPS = (group(),)
 
@@ -311,18 +311,28 @@ def test_only_a_destroy_is_possible_without_an_instance():
     [
         (S.MODEL_LOADING, None, Destroy, True),
         (S.MODEL_LOADING, None, Stop, True),
-        (S.STARTING, None, Stop, False),
-        (S.STARTING, NOW - 5, Stop, True),
-        (S.STARTING, NOW - 6, Stop, False),
+        (S.LOADING, None, Destroy, True),  # its first report reaches the engines first
+        (S.STARTING, None, Stop, True),
+        (S.STARTING, NOW - 6, Stop, True),
         (S.READY, NOW - 1, Destroy, False),
         (S.READY, NOW - 1, Reboot, False),
     ],
 )
-def test_a_booting_worker_that_reports_may_get_requests_until_it_is_released(state, reported, operation, may):
+def test_a_booting_worker_may_get_requests_until_it_is_released(state, reported, operation, may):
     since = NOW - 5
     made = controller(worker("w", state, since=since, reported_at=reported))
     (effect,) = planned(made, operation(reason="r", launch_id="w"))
     assert effect.may_get_requests is may
+
+
+def test_the_next_run_waits_for_requests_that_a_booting_worker_got_before_its_release():
+    made = controller(worker("w", S.LOADING, since=NOW - 5, instance_id=77))
+    planned(made, Destroy(reason="r", launch_id="w"))
+    made.on_metrics([batch(report(reported_at=NOW + 1, load=20.0, in_flight=2))], NOW + 1)
+    resumed = controller(made.state.record.workers["w"])
+    (effect,) = resumed.resume(NOW + 20)
+    assert (effect.resumed, effect.may_get_requests) == (True, True)
+    assert resumed.holds_requests("w")
 
 
 def test_a_worker_that_became_ready_while_the_plan_was_made_is_not_stopped():

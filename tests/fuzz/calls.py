@@ -222,8 +222,8 @@ class Server:
 
 
 def _of_model(answer: Answer) -> bool:
-    """Whether the model answered: only its answers carry a time."""
-    return "server-timing" in answer.headers or "x-model" in answer.headers or answer.status == 200
+    """Whether the model answered: only its answers carry a time, or name their server."""
+    return not {"server-timing", "x-model", "server"}.isdisjoint(answer.headers) or answer.status == 200
 
 
 def check_problem(answer: Answer, said: str) -> None:

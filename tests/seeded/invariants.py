@@ -236,9 +236,9 @@ class Invariants:
     # milestones
 
     def settled(self) -> None:
-        """After the calm every request was served."""
+        """After the calm every request was served, or refused because several workers broke while they had it."""
         world = self.world
-        waiting = [asked for asked in world.requests if asked.answered_at is None]
+        waiting = world.waiting()
         if waiting:
             oldest = world.now() - waiting[0].born_at
             world.violated(

@@ -195,7 +195,7 @@ MUTATIONS = (
     ),
     Mutation(
         "launch ids are out of chance",
-        lambda: patch("workflows.endpoint._launch_id", lambda: f"{_dice.getrandbits(48):012x}"),
+        lambda: patch("temporalio.workflow.random", lambda: _dice),
         handed_over_often,
         "the replay gave",
     ),

@@ -198,7 +198,7 @@ class World:
         until = self.now() + CALM_SECONDS_MAX
         await asyncio.sleep(self.scenario.calm_seconds)
         # an endpoint without workers and with an hour's queue boots machines twice before the queue is empty
-        while self.now() < until and any(asked.answered_at is None for asked in self.requests):
+        while self.now() < until and self.waiting():
             await asyncio.sleep(20)
         self.invariants.settled()
 
@@ -255,6 +255,10 @@ class World:
 
     # clients
 
+    def waiting(self) -> list[Asked]:
+        """The requests without an answer, oldest first."""
+        return [asked for asked in self.requests if asked.answered_at is None and not asked.refused]
+
     def _client(self) -> None:
         asked = Asked(len(self.requests), self.now())
         self.requests.append(asked)
@@ -278,7 +282,8 @@ class World:
                 await asyncio.sleep(self.chance.uniform(0.2, 2.0))
                 continue
             except Problem as problem:
-                if self.deleted:
+                breaks_workers = problem.code == "request_breaks_workers" and asked.failures > 1
+                if self.deleted or breaks_workers:
                     asked.refused = problem.code
                     return
                 await asyncio.sleep(1.0)

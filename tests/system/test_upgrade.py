@@ -48,7 +48,7 @@ class Versioned(DevStack):
                 await real(child)
 
         self.supervisor.start = all_but_the_worker  # type: ignore[method-assign]
-        self._polled = self._not_waited_for  # type: ignore[method-assign]
+        self._wait_for_pollers = self._not_waited_for  # type: ignore[method-assign]
         try:
             await super()._start_children()
         finally:

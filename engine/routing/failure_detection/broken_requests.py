@@ -56,7 +56,7 @@ class BrokenRequest:
             "%H:%M:%S"
         )
         return (
-            f"this request was on {len(self.breaks)} workers when they broke ({workers}), so it is sent to no other;"
+            f"workers broke {len(self.breaks)} times while they had this request ({workers}), so it is sent to no other;"
             f" change the request, or find the fault with the endpoint's logs; it is refused until {until} UTC"
         )
 

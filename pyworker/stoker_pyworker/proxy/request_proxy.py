@@ -336,6 +336,6 @@ def _check_harmless(refused: tuple[str, ...], request: Request, parsed: ParsedRe
         raise Problem(
             422,
             "request_breaks_workers",
-            "this request was on several workers when they broke, so no worker takes it for an hour; change the request,"
+            "workers broke several times while they had this request, so none takes it for an hour; change the request,"
             " or find the fault with the endpoint's logs",
         )

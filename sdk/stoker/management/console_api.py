@@ -100,10 +100,9 @@ def read_rows(model: type[M], answer: Any, key: str, path: str) -> list[M]:
         try:
             records.append(model.model_validate(row))
         except ValidationError as fault:
-            given = row if isinstance(row, dict) else {}
             first_fault = first_fault or describe(fault)
-            if isinstance(given.get("id"), int):
-                records.append(_unreadable(model, given, describe(fault)))
+            if isinstance(row, dict) and type(row.get("id")) is int:  # JSON's true and false are no ids
+                records.append(_unreadable(model, row, describe(fault)))
     if first_fault and not records:
         raise MalformedAnswer(f"{path} answered a {model.__name__} that cannot be read: {first_fault}")
     return records

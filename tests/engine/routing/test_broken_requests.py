@@ -74,7 +74,7 @@ def test_a_request_is_refused_after_two_broken_workers_and_the_others_keep_servi
     fleet.breaks(second)
     fleet.send(again=request)
     assert on(request) == ""
-    assert "2 workers when they broke" in request.refusal
+    assert "workers broke 2 times while they had this request" in request.refusal
     assert "the model server died" in request.refusal
     assert request.request_idx not in fleet.endpoint.waiting
     assert len(fleet.endpoint.request_queue) == 0

@@ -369,6 +369,7 @@ async def test_one_row_that_cannot_be_read_does_not_hide_the_others(peers, clien
         {"id": 7, "endpoint_name": "llm", "max_workers": "many"},
         {"id": 8, "endpoint_name": "other", "broken": "its workflow makes no progress"},
         {"id": 9, "endpoint_name": "whole"},
+        {"id": False, "endpoint_name": "no id"},
         "no row",
     ]
     peers.console_replies["GET", ENDPOINTS] = json_reply({"success": True, "results": rows})
