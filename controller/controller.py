@@ -51,7 +51,6 @@ from stoker_wire.control import EndpointSpec
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.messages import MetricsBatch
 from stoker_wire.parsing.limits import ERROR_BYTES_MAX, shortened
-from stoker_wire.states import WorkerState
 from stoker_wire.workergroup import Workergroup
 
 T = TypeVar("T")

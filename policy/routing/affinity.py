@@ -40,7 +40,7 @@ def owners(candidates: Sequence[Candidate], point: int, avoid: Collection[str] =
             each,
         )
         for each in candidates
-        if (perf := each.perf) > 0.0 and each.healthy and each.launch_id not in avoid
+        if (perf := each.perf) > 0.0 and each.launch_id not in avoid
     ]
     return [candidate for *_, candidate in heapq.nlargest(DEFAULT_TUNING.affinity_owners, scored)]
 

@@ -26,7 +26,6 @@ class Candidate:
         "expected_end_at",
         "free_at",
         "full",
-        "healthy",
         "launch_id",
         "outstanding",
         "parallel_perf",
@@ -40,17 +39,13 @@ class Candidate:
         "started_at",
     )
 
-    def __init__(
-        self, launch_id: str, *, perf: float = 0.0, outstanding: float = 0.0, healthy: bool = True
-    ) -> None:
+    def __init__(self, launch_id: str, *, perf: float = 0.0, outstanding: float = 0.0) -> None:
         self.launch_id = launch_id
         self.perf = perf
         """Load/s; 0: no benchmark result yet, the worker gets no requests."""
         self.outstanding = outstanding
         """Load that the worker holds or is about to receive."""
-        self.healthy = healthy
-        """The worker reports, is ready and does not drain."""
-        self.parallel_perf = perf if healthy else 0.0
+        self.parallel_perf = perf
         """The perf of a worker that takes several requests at a time and has room; 0: the worker is another one."""
         self.served = 0.0
         """The part of `outstanding` that a worker which takes several requests at a time serves at its full speed."""
@@ -80,7 +75,7 @@ class Candidate:
         `served` is 0 where it is not known how many it serves at once: all of its load then counts as waiting.
         """
         self.serial, self.full, self.served = False, full, served
-        self.parallel_perf = self.perf if self.healthy and not full else 0.0
+        self.parallel_perf = 0.0 if full else self.perf
 
     def set_idle(self, service_times: ServiceTimes, end_report_seconds: float) -> None:
         """Record that a serial worker runs no request."""
@@ -110,7 +105,7 @@ class Candidate:
     def queue_seconds(self, now: float) -> float:
         """Seconds until a request dispatched now is expected to start."""
         if not self.serial:
-            return self.outstanding / self.perf
+            return (self.outstanding - self.served) / self.perf
         if now >= self.expected_end_at and now - self.end_report_seconds > self.seen_at:
             # Overdue, and an end would have been reported by now: the request still runs, so estimate again.
             self.seen_at = now - self.end_report_seconds
@@ -128,8 +123,9 @@ class Candidate:
         self.free_at = self.expected_end_at + queued
 
     def __repr__(self) -> str:
-        health = "healthy" if self.healthy else "out of rotation"
-        return f"<Candidate {self.launch_id} {health}, {amount(self.outstanding)} load over {amount(self.perf)} load/s>"
+        return (
+            f"<Candidate {self.launch_id}, {amount(self.outstanding)} load over {amount(self.perf)} load/s>"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,7 +265,7 @@ def choose(  # noqa: C901 - one pass over the candidates on the hot path; a call
     order = candidates if not offset else (*candidates[offset:], *candidates[:offset])
     for candidate in order:
         perf = candidate.perf
-        if perf <= 0.0 or not candidate.healthy:
+        if perf <= 0.0:
             continue
         if avoid and candidate.launch_id in avoid:
             avoided += 1
@@ -303,9 +299,14 @@ def choose(  # noqa: C901 - one pass over the candidates on the hot path; a call
             best_queue = queue
     if best is not None:
         for owner in owners:
+            if owner.full:
+                continue
             queue = owner.queue_seconds(now)
-            seconds = cost * (cost_ratio if owner.serial else 1.0) / owner.perf
-            finish = queue + seconds * (1.0 - DEFAULT_TUNING.affinity_saved_share)
+            unsaved = cost * (1.0 - DEFAULT_TUNING.affinity_saved_share)
+            if owner.serial:
+                finish = queue + unsaved * cost_ratio / owner.perf
+            else:
+                finish = (owner.outstanding + unsaved) / owner.perf
             if queue < max_queue_time and finish <= best_finish:
                 best, best_finish, best_queue = owner, finish, queue
                 break

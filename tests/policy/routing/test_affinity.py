@@ -78,18 +78,25 @@ def test_no_key_changes_nothing():
 
 
 @given(
-    st.lists(st.tuples(st.sampled_from([0.0, 50.0, 400.0]), st.floats(0, 5000), st.booleans()), max_size=8),
+    st.lists(
+        st.tuples(st.sampled_from([0.0, 50.0, 400.0]), st.floats(0, 5000), st.floats(0, 1), st.booleans()),
+        max_size=8,
+    ),
     st.floats(0, 1000),
     st.text(max_size=8),
 )
-def test_affinity_never_picks_a_worker_that_is_full_or_out_of_rotation(rows, cost, key):
-    workers = [candidate(f"w{n}", perf, load, healthy) for n, (perf, load, healthy) in enumerate(rows)]
+def test_affinity_never_picks_a_worker_that_is_full_or_not_ready(rows, cost, key):
+    workers = []
+    for number, (perf, load, served, full) in enumerate(rows):
+        workers.append(candidate(f"w{number}", perf, load))
+        workers[-1].set_parallel(full=full, served=load * served)
     kept = owners(workers, affinity_point(key))
     chosen = choose(workers, cost, max_queue_time=10.0, owners=kept)
     without = choose(workers, cost, max_queue_time=10.0)
     assert isinstance(chosen, Choice) == isinstance(without, Choice)
     if isinstance(chosen, Choice):
-        assert chosen.candidate.healthy
+        assert chosen.candidate.perf > 0
+        assert not chosen.candidate.full
         assert chosen.queue_seconds < 10.0
         # at most the saved half of the request's own duration is lost
         assert chosen.finish_seconds <= without.finish_seconds

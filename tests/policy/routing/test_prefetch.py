@@ -123,9 +123,6 @@ def test_a_worker_that_takes_several_requests_again_is_no_longer_serial():
     assert (worker.serial, worker.parallel_perf) == (False, 100.0)
     worker.set_parallel(full=True)
     assert worker.parallel_perf == 0.0
-    worker.healthy = False
-    worker.set_parallel(full=False)
-    assert worker.parallel_perf == 0.0
 
 
 def test_the_limits_count_the_delay_of_the_report():
@@ -241,30 +238,28 @@ drawn_workers = st.lists(
         st.floats(0.0, 1e4),
         st.floats(0.0, 1e4),
         st.floats(0.0, 50.0),
-        st.booleans(),
     ),
     max_size=8,
 )
 
 
 @given(drawn_workers, st.floats(0.0, 1e4), st.floats(0.0, 60.0), st.floats(0.0, 100.0), st.floats(0.0, 200.0))
-def test_a_choice_is_healthy_and_below_the_limit_and_no_request_waits_beside_an_idle_worker(
+def test_a_choice_is_ready_and_below_the_limit_and_no_request_waits_beside_an_idle_worker(
     drawn, cost, limit, now, finish
 ):
     workers = []
-    for number, (what, perf, running, behind, since, healthy) in enumerate(drawn):
+    for number, (what, perf, running, behind, since) in enumerate(drawn):
         name = str(number)
         if what == "idle":
             worker = idle(name, perf)
         elif what == "busy":
             worker = busy(name, running, perf=perf, since=min(since, now), queued_load=behind)
         else:
-            worker = Candidate(name, perf=perf, outstanding=running, healthy=healthy)
-        worker.healthy = healthy
+            worker = Candidate(name, perf=perf, outstanding=running)
         workers.append(worker)
     limits = PrefetchLimits(finish / 4, finish)
     chosen = choose(workers, cost, max_queue_time=limit, now=now, prefetch=limits)
-    able = [worker for worker in workers if worker.healthy and worker.perf > 0]
+    able = [worker for worker in workers if worker.perf > 0]
     open_ones = [worker for worker in able if worker.queue_seconds(now) < limit]
     if isinstance(chosen, Choice):
         assert chosen.candidate in open_ones

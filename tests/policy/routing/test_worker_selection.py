@@ -4,8 +4,8 @@ from hypothesis import strategies as st
 from policy.routing.worker_selection import Candidate, Choice, Full, choose
 
 
-def candidate(name, perf=100.0, outstanding=0.0, healthy=True):
-    return Candidate(name, perf=perf, outstanding=outstanding, healthy=healthy)
+def candidate(name, perf=100.0, outstanding=0.0):
+    return Candidate(name, perf=perf, outstanding=outstanding)
 
 
 def pick(*candidates, cost=100.0, limit=30.0, **more):
@@ -39,7 +39,7 @@ def test_a_worker_with_a_full_kv_cache_gets_no_request():
 
 
 def test_a_worker_without_perf_or_health_is_never_chosen():
-    assert pick(candidate("new", 0), candidate("ill", healthy=False)) == Full(0, None)
+    assert pick(candidate("new", 0), candidate("ill", 0)) == Full(0, None)
     assert Full(0, None).reason == "no worker is ready"
     assert choose([], 1.0, max_queue_time=1.0) == Full(0, None)
 
@@ -53,7 +53,7 @@ def test_an_avoided_worker_is_not_used_while_another_is_full():
 
 
 def test_an_avoided_worker_is_used_if_it_is_the_only_one():
-    assert pick(candidate("bad"), candidate("ill", healthy=False), avoid={"bad"}) == "bad"
+    assert pick(candidate("bad"), candidate("ill", 0), avoid={"bad"}) == "bad"
 
 
 def test_the_first_of_equal_idle_workers_is_chosen_at_first():
@@ -77,16 +77,16 @@ def test_the_fastest_worker_is_found_before_the_one_whose_turn_it_is():
 
 
 candidates = st.lists(
-    st.tuples(st.sampled_from([0.0, 50.0, 100.0, 800.0]), st.floats(0.0, 5000.0), st.booleans()), max_size=12
+    st.tuples(st.sampled_from([0.0, 50.0, 100.0, 800.0]), st.floats(0.0, 5000.0)), max_size=12
 )
 
 
 @given(candidates, st.floats(0.0, 1000.0), st.integers(0, 50), st.sets(st.integers(0, 11)))
 def test_the_choice_finishes_first_among_the_allowed_workers(drawn, cost, sequence, avoided):
-    workers = [Candidate(str(n), perf=p, outstanding=o, healthy=h) for n, (p, o, h) in enumerate(drawn)]
+    workers = [Candidate(str(n), perf=p, outstanding=o) for n, (p, o) in enumerate(drawn)]
     avoid = {str(each) for each in avoided}
     chosen = choose(workers, cost, max_queue_time=10.0, avoid=avoid, sequence=sequence)
-    usable = [each for each in workers if each.healthy and each.perf > 0]
+    usable = [each for each in workers if each.perf > 0]
     preferred = [each for each in usable if each.launch_id not in avoid] or usable
     open_ones = [each for each in preferred if each.outstanding / each.perf < 10.0]
     if isinstance(chosen, Full):
