@@ -23,7 +23,7 @@ import stoker
 from benchmarks.engine.machine import facts
 from hosts.settings import MachineSettings, TemplateSettings
 from run.commands.dev import DevStack
-from run.settings import DevSettings, load_settings
+from run.settings import DeploymentSettings, load_settings
 from run.state_folder.lock import free_port
 
 ROOT = Path(__file__).parents[1]
@@ -72,7 +72,7 @@ class Connection:
         return took * 1000, body_bytes
 
 
-def settings_in(folder: Path, variables: dict[str, str]) -> DevSettings:
+def settings_in(folder: Path, variables: dict[str, str]) -> DeploymentSettings:
     """A deployment of one machine without a limit of CPU, and one template."""
     settings = load_settings(ROOT / "temporal-dev.yaml")
     template = TemplateSettings(

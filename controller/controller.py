@@ -23,7 +23,7 @@ from controller.effects import (
     SearchOffers,
 )
 from controller.state import EndpointStateBook
-from controller.whatif import lifecycle as whatif
+from controller.whatif import advice_events
 from controller.whatif.advice import Advice
 from policy.capacity.supply import holds_requests
 from policy.planning.planner import plan
@@ -158,7 +158,7 @@ class EndpointController:
         for sentence in decision.refused:
             self.state.log.note(planned_at, "fail", f"refused: {sentence}", subject="plan")
         self.state.adopt(decision.plan, planned_at)
-        whatif.adopt(self.state, decision.advice, planned_at)
+        advice_events.adopt(self.state, decision.advice, planned_at)
         before = {worker.launch_id: worker for worker in observation.workers}
         effects = [
             effect

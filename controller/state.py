@@ -245,12 +245,12 @@ class EndpointStateBook:
             self.log.note(
                 now,
                 "keep",
-                f"{level} stays hot for {targets.kept_for}; scaling rule {targets.kept_sentence}, {targets.kept_by}",
+                f"{level} stays hot for {targets.kept_for}; scaling rule {targets.kept_rule}, {targets.kept_by}",
                 subject="endpoint",
                 numbers={
                     "hot_kept": targets.hot_kept,
                     "hot_ready": targets.hot_ready,
-                    "sentence": targets.kept_sentence,
+                    "rule": targets.kept_rule,
                 },
                 level=1,
             )

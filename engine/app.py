@@ -10,6 +10,7 @@ from aiohttp import web
 from temporalio.client import Client
 
 from engine.api.bootstrap_api import BootstrapApi
+from engine.api.cors import CorsPolicy
 from engine.api.job_api import JobApi
 from engine.api.models_api import ModelsApi
 from engine.api.monitoring.health_api import HealthApi
@@ -18,7 +19,6 @@ from engine.api.openai_api import OpenAIApi
 from engine.api.parsing import BODY_SECONDS
 from engine.api.problems import problems
 from engine.api.route_api import RouteApi
-from engine.api.web_pages import WebPages
 from engine.api.worker_api import WorkerApi
 from engine.console import add_console
 from engine.engine import Engine
@@ -50,7 +50,7 @@ class Parts:
     models_api: ModelsApi
     openai_api: OpenAIApi
     job_api: JobApi
-    pages: WebPages
+    cors: CorsPolicy
     names: frozenset[str]
 
 
@@ -69,9 +69,9 @@ def create_parts(
     engine = Engine(settings, temporal_client, tracing=tracing)
     route_api = RouteApi(engine)
     trusted = settings.worker_ssl_context or worker_trust(settings.ca_key_pem)
-    pages = WebPages(engine)
-    openai_api = OpenAIApi(engine, route_api, pages, trusted)
-    job_api = JobApi(engine, route_api, openai_api, pages)
+    cors = CorsPolicy(engine)
+    openai_api = OpenAIApi(engine, route_api, cors, trusted)
+    job_api = JobApi(engine, route_api, openai_api, cors)
     names = host_names(settings.public_url, settings.host, *settings.allowed_hosts)
     # `engine.http.root_handler` checks the heads of requests.
     app = web.Application(middlewares=[problems], client_max_size=settings.limits.body_bytes_max)
@@ -84,7 +84,7 @@ def create_parts(
         CertificateApi(engine),
     ):
         app.add_routes(routes_of(api))
-    models_api = ModelsApi(engine, route_api, openai_api, pages)
+    models_api = ModelsApi(engine, route_api, openai_api, cors)
     worker_api = WorkerApi(engine)
     for native in (route_api, worker_api, models_api, openai_api, job_api):
         app.add_routes(routes_of(native, not_served_here))
@@ -97,7 +97,7 @@ def create_parts(
         await engine.close()
 
     app.cleanup_ctx.append(run_engine)
-    return Parts(engine, app, route_api, worker_api, models_api, openai_api, job_api, pages, names)
+    return Parts(engine, app, route_api, worker_api, models_api, openai_api, job_api, cors, names)
 
 
 class Server:
@@ -144,7 +144,7 @@ async def start_server(
         models_api=parts.models_api,
         openai_api=parts.openai_api,
         job_api=parts.job_api,
-        pages=parts.pages,
+        cors=parts.cors,
         names=parts.names,
         others=AiohttpBridge(runner.server),
     )

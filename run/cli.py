@@ -17,7 +17,7 @@ import uvloop
 from run.errors import CommandError
 from run.logs import configure_logs
 from run.output import drop_output, is_reader_closed, open_standard_files
-from run.settings import DevSettings, load_settings
+from run.settings import DeploymentSettings, load_settings
 from run.state_folder.keys import load_account_key, load_keys
 from run.state_folder.secure_files import UMASK
 from stoker.cli.numbers import StrictGroup
@@ -114,7 +114,7 @@ def dashboard(config: Config = None) -> None:
 @app.command()
 def worker(config: Config = None, build_id: BuildId = None) -> None:
     """Run one Temporal worker: endpoint workflows, planner and marketplace calls."""
-    from run.roles.worker import run_worker  # noqa: PLC0415
+    from run.roles.temporal_worker import run_worker  # noqa: PLC0415
 
     _run("worker", config, lambda settings: run_worker(settings.with_build(build_id)))
 
@@ -129,7 +129,7 @@ def rollout(
     from run.commands.rollout import roll_out  # noqa: PLC0415
     from run.processes.temporal_server import PERSON_SECONDS_MAX, connect_to, temporal_target  # noqa: PLC0415
 
-    async def act(settings: DevSettings) -> None:
+    async def act(settings: DeploymentSettings) -> None:
         target = temporal_target(settings.temporal)
         typer.echo(f"Temporal {target}")
         client = await connect_to(target, wait_seconds_max=PERSON_SECONDS_MAX)
@@ -175,7 +175,7 @@ def panic(
     console = Terminal(highlight=False)
     done: list[Panic] = []
 
-    async def act(settings: DevSettings) -> None:
+    async def act(settings: DeploymentSettings) -> None:
         keys = load_keys(settings.state_dir, generate=False, role="market", uses_vast=settings.uses_vast)
         target = temporal_target(settings.temporal)
         identity, client = await find_deployment(target, settings.state_dir, deployment, console)
@@ -220,7 +220,7 @@ def identity(
     )
     from run.state_folder.lock import StateLock  # noqa: PLC0415
 
-    async def act(settings: DevSettings) -> None:
+    async def act(settings: DeploymentSettings) -> None:
         if new or to is not None:
             if new and to is not None:
                 raise CommandError("give either --new or --set")
@@ -259,7 +259,7 @@ def adopt(
 
     console = Terminal(highlight=False)
 
-    async def act(settings: DevSettings) -> None:
+    async def act(settings: DeploymentSettings) -> None:
         keys = load_keys(settings.state_dir, generate=False, role="market", uses_vast=settings.uses_vast)
         target = temporal_target(settings.temporal)
         console.print(f"Temporal {target}", markup=False)
@@ -327,7 +327,7 @@ def notify(
 
     failed: list[str] = []
 
-    async def act(settings: DevSettings) -> None:
+    async def act(settings: DeploymentSettings) -> None:
         failed.extend(await send_test(settings.notify, only=channel, say=typer.echo))
 
     _run("notify", config, act, level="error")
@@ -396,7 +396,7 @@ def _confirmation(yes: bool, word: str) -> Callable[[str], bool]:
 def _run(
     role: str,
     config: Path | None,
-    main: Callable[[DevSettings], Coroutine[Any, Any, None]],
+    main: Callable[[DeploymentSettings], Coroutine[Any, Any, None]],
     *,
     level: str = "info",
 ) -> None:

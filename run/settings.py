@@ -295,7 +295,7 @@ class SweepSettings(StrictModel):
         )
 
 
-class DevSettings(StrictModel):
+class DeploymentSettings(StrictModel):
     """All settings in `temporal-dev.yaml`."""
 
     state_dir: Path = Path(".stoker")
@@ -412,7 +412,7 @@ class DevSettings(StrictModel):
             raise CommandError(str(fault)) from fault
 
 
-def load_settings(path: Path | None) -> DevSettings:
+def load_settings(path: Path | None) -> DeploymentSettings:
     """The settings in the file. None: `temporal-dev.yaml` in the current folder, else the packaged default settings.
 
     Raises:
@@ -428,7 +428,7 @@ def load_settings(path: Path | None) -> DevSettings:
     if not isinstance(data, dict):
         raise CommandError(f"{path} should hold a mapping of settings, got {type(data).__name__}")
     try:
-        settings = DevSettings.model_validate(data)
+        settings = DeploymentSettings.model_validate(data)
     except ValidationError as fault:
         raise CommandError(f"{path}: {describe(fault)}") from fault
     try:

@@ -1,1 +1,1 @@
-"""The durable story of an endpoint."""
+"""Temporal workflows: the endpoint, the sweep, the notifier."""

@@ -15,7 +15,7 @@ from temporalio.exceptions import ApplicationError
 from controller import config_events, key_events, metrics_events, query_results
 from controller.controller import EndpointController
 from controller.state import EndpointStateBook
-from controller.whatif import lifecycle as whatif
+from controller.whatif import advice_events
 from policy.load.history import LoadHistory
 from policy.state.worker import Worker
 from stoker_wire import control
@@ -58,7 +58,7 @@ MESSAGES: dict[str, Message] = {
         valid.overlap_seconds, config_events.rotate_key, lambda book, _: book.record.key_version
     ),
     control.EDIT_KEYS: Message(valid.key_edit, key_events.edit),
-    control.ADVISE: Message(valid.advise, whatif.advise, lambda _, asked: asked is not None),
+    control.ADVISE: Message(valid.advise, advice_events.advise, lambda _, asked: asked is not None),
     control.LOOK_NOW: Message(valid.nothing, config_events.look_now),
     control.DELETE: Message(
         valid.nothing,

@@ -13,7 +13,7 @@ from benchmarks.scale.fake_workers import FakeWorkers
 from benchmarks.scale.market import Called, Marketplace, Rented
 from benchmarks.scale.seed import Part, Seeded, part_of, prepare
 from run.commands.dev import DevStack
-from run.settings import DevSettings, load_settings
+from run.settings import DeploymentSettings, load_settings
 from run.state_folder.keys import load_keys
 from run.state_folder.lock import free_port
 from stoker_wire.control import EndpointSpec
@@ -22,7 +22,7 @@ from stoker_wire.security.token import mint_worker_token
 ROOT = Path(__file__).parents[2]
 
 
-def settings_for(state_dir: Path, market_port: int, calls_per_second_max: float) -> DevSettings:
+def settings_for(state_dir: Path, market_port: int, calls_per_second_max: float) -> DeploymentSettings:
     """`temporal-dev.yaml` on free ports, with the benchmark's marketplace."""
     settings = load_settings(ROOT / "temporal-dev.yaml")
     return settings.model_copy(

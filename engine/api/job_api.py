@@ -11,13 +11,13 @@ import json
 from typing import Any
 from urllib.parse import unquote
 
+from engine.api.cors import CorsPolicy, is_preflight
 from engine.api.keys import text
 from engine.api.openai_api import OpenAIApi, cost_of
 from engine.api.openai_queue import OpenAIQueueEntry
 from engine.api.problems import problem_of
 from engine.api.request_buffer import BufferedBody
 from engine.api.route_api import RouteApi
-from engine.api.web_pages import WebPages, is_preflight
 from engine.engine import Engine
 from engine.http.calls import respond_later
 from engine.openapi import openai_shapes
@@ -54,9 +54,9 @@ _JOB_CALL: dict[str, Any] = {
 class JobApi:
     """Opens jobs, and passes their calls to the worker."""
 
-    def __init__(self, engine: Engine, route_api: RouteApi, openai_api: OpenAIApi, pages: WebPages) -> None:
+    def __init__(self, engine: Engine, route_api: RouteApi, openai_api: OpenAIApi, cors: CorsPolicy) -> None:
         self._engine = engine
-        self._pages = pages
+        self._cors = cors
         self._route_api = route_api
         self._openai = openai_api
 
@@ -70,7 +70,7 @@ class JobApi:
     )
     def open(self, request: Request, cycle: ResponseCycle) -> None:
         """Choose a worker for a job, and answer the address that serves its calls."""
-        respond_later(cycle, self._open(request), status=201, headers=self._pages.cors_fields(request))
+        respond_later(cycle, self._open(request), status=201, headers=self._cors.cors_fields(request))
 
     async def _open(self, request: Request) -> dict[str, Any]:
         access = await self._openai.access_of(request, unquote(text(request.path[len(JOBS) :])))
@@ -105,18 +105,18 @@ class JobApi:
     )
     def preflight(self, request: Request, cycle: ResponseCycle) -> None:
         """Answer the preflight of a browser. No key is needed."""
-        self._pages.answer_preflight(request, cycle)
+        self._cors.answer_preflight(request, cycle)
 
     @handles(*(f"{method} /job/{{endpoint}}/{{ticket}}" for method in ("GET", "DELETE")), **_JOB_CALL)
     @handles(*(f"{method} /job/{{endpoint}}/{{ticket}}/{{path:.*}}" for method in _METHODS), **_JOB_CALL)
     def call(self, request: Request, cycle: ResponseCycle) -> None:
         """Pass a call of a job to its worker; without a path, read or end the job."""
         if is_preflight(request):
-            self._pages.answer_preflight(request, cycle)
+            self._cors.answer_preflight(request, cycle)
             return
         name, _, rest = text(request.path[len(JOBS) :]).partition("/")
         endpoint, worker = self.find(unquote(name), unquote(rest.partition("/")[0]))
-        reply = ClientAnswer(cycle, self._pages.cors_fields(request))
+        reply = ClientAnswer(cycle, self._cors.cors_fields(request))
         reply.task = asyncio.get_running_loop().create_task(
             self._run(request, reply, endpoint, worker.route_url, rest)
         )

@@ -5,10 +5,10 @@ from urllib.parse import unquote
 
 import msgspec
 
+from engine.api.cors import CorsPolicy
 from engine.api.keys import presented, text, unauthorised
 from engine.api.openai_api import OpenAIApi
 from engine.api.route_api import RouteApi
-from engine.api.web_pages import WebPages
 from engine.engine import Engine
 from engine.http.calls import respond_later
 from engine.openapi import openai_shapes
@@ -26,9 +26,9 @@ MODELS = "/v1/models"
 class ModelsApi:
     """Handles the `GET` calls about models."""
 
-    def __init__(self, engine: Engine, route_api: RouteApi, openai_api: OpenAIApi, pages: WebPages) -> None:
+    def __init__(self, engine: Engine, route_api: RouteApi, openai_api: OpenAIApi, cors: CorsPolicy) -> None:
         self._engine = engine
-        self._pages = pages
+        self._cors = cors
         self._route_api = route_api
         self._openai_api = openai_api
 
@@ -63,7 +63,7 @@ class ModelsApi:
     )
     def models(self, request: Request, cycle: ResponseCycle) -> None:
         """The names that the workers' model servers serve; the endpoint's name while they are not known."""
-        respond_later(cycle, self._models(request), headers=self._pages.cors_fields(request))
+        respond_later(cycle, self._models(request), headers=self._cors.cors_fields(request))
 
     async def _models(self, request: Request) -> dict[str, Any]:
         endpoint = await self._endpoint_of(request)
@@ -80,7 +80,7 @@ class ModelsApi:
     )
     def model(self, request: Request, cycle: ResponseCycle) -> None:
         """One model. The endpoint's name is an alias of the first."""
-        respond_later(cycle, self._model(request), headers=self._pages.cors_fields(request))
+        respond_later(cycle, self._model(request), headers=self._cors.cors_fields(request))
 
     async def _model(self, request: Request) -> dict[str, Any]:
         endpoint = await self._endpoint_of(request)

@@ -3,6 +3,7 @@
 import asyncio
 import random
 import ssl
+from dataclasses import dataclass
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.parse import unquote
@@ -10,12 +11,12 @@ from weakref import WeakKeyDictionary
 
 import structlog
 
+from engine.api.cors import CorsPolicy, is_preflight
 from engine.api.keys import text
 from engine.api.openai_queue import OpenAIQueueEntry
 from engine.api.problems import problem_of
 from engine.api.request_buffer import AccountBudget, BufferedBody, RequestBuffer, envelope
 from engine.api.route_api import Access, RouteApi
-from engine.api.web_pages import WebPages, is_preflight
 from engine.engine import Engine
 from engine.openapi import openai_shapes
 from engine.openapi.declarations import AFFINITY, CLIENT, COST, ENDPOINT_NAME
@@ -70,11 +71,11 @@ class OpenAIApi:
     """Handles `/openai/…`. When a client disconnects, its call to the worker is cancelled."""
 
     def __init__(
-        self, engine: Engine, route_api: RouteApi, pages: WebPages, tls: ssl.SSLContext | None = None
+        self, engine: Engine, route_api: RouteApi, cors: CorsPolicy, tls: ssl.SSLContext | None = None
     ) -> None:
         self._engine = engine
         self._route_api = route_api
-        self._pages = pages
+        self._cors = cors
         self.bodies = RequestBuffer(engine.settings.limits)
         self.client = WorkerClient(tls)
         self.tunnels: set[Tunnel] = set()
@@ -101,7 +102,7 @@ class OpenAIApi:
     def preflight(self, request: Request, cycle: ResponseCycle) -> None:
         """Answer the preflight of a browser. No key is needed. Other calls with OPTIONS go to a worker."""
         if is_preflight(request):
-            self._pages.answer_preflight(request, cycle)
+            self._cors.answer_preflight(request, cycle)
         else:
             self.call(request, cycle)
 
@@ -111,7 +112,7 @@ class OpenAIApi:
     @handles(*(f"{method} /openai/{{endpoint}}/{{path:.+}}" for method in _OTHER_METHODS), **_MODEL_CALL)
     def call(self, request: Request, cycle: ResponseCycle) -> None:
         """Route the request, call the worker and pass its answer on. Until the first byte, a failed worker is replaced."""
-        reply = ClientAnswer(cycle, self._pages.cors_fields(request))
+        reply = ClientAnswer(cycle, self._cors.cors_fields(request))
         reply.task = asyncio.get_running_loop().create_task(self._run(request, reply))
 
     async def _run(self, request: Request, reply: ClientAnswer) -> None:
@@ -162,9 +163,18 @@ class OpenAIApi:
             reply.reason = lambda: entry.reason
             budget = self._budgets.setdefault(endpoint, RetryBudget())
             call = _OpenAICall(
-                self._engine, self.client, endpoint, entry, body, payload, request, path, served, budget
+                engine=self._engine,
+                client=self.client,
+                endpoint=endpoint,
+                entry=entry,
+                body=body,
+                payload=payload,
+                request=request,
+                path=path,
+                served=served,
+                budget=budget,
+                tunnels=self.tunnels,
             )
-            call.tunnels = self.tunnels
             reply.start_signs()
             try:
                 await call.serve(reply)
@@ -194,34 +204,22 @@ class OpenAIApi:
         return access
 
 
+@dataclass(slots=True, kw_only=True, eq=False)
 class _OpenAICall:
     """One call: its attempts on workers until one answers."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        client: WorkerClient,
-        endpoint: Endpoint,
-        entry: OpenAIQueueEntry,
-        body: BufferedBody,
-        payload: dict[str, Any] | None,
-        request: Request,
-        path: str,
-        served: ServedRoute | None,
-        budget: RetryBudget,
-    ) -> None:
-        self._engine = engine
-        self._client = client
-        self._endpoint = endpoint
-        self._entry = entry
-        self._body = body
-        self._payload = payload
-        self._request = request
-        self._path = path
-        self._served = served
-        self.tunnels: set[Tunnel] = set()
-        self._budget = budget
-        self._repriced = False
+    engine: Engine
+    client: WorkerClient
+    endpoint: Endpoint
+    entry: OpenAIQueueEntry
+    body: BufferedBody
+    payload: dict[str, Any] | None
+    request: Request
+    path: str
+    served: ServedRoute | None
+    budget: RetryBudget
+    tunnels: set[Tunnel]
+    repriced: bool = False
 
     async def serve(self, reply: ClientAnswer) -> None:
         """The worker's answer, passed on.
@@ -229,20 +227,20 @@ class _OpenAICall:
         Raises:
             Problem: no worker became available.
         """
-        self._budget.request()
-        cost = cost_of(self._request)
+        self.budget.request()
+        cost = cost_of(self.request)
         if cost is None:
-            served = self._endpoint.served
-            cost = served.workload(self._served, self._path, self._payload, self._body.size)
-        self._entry.admit(cost)
-        given = self._request.header(AFFINITY_FIELD)
-        prefix_bytes = self._endpoint.config.affinity_prefix_bytes
-        affinity = affinity_key("" if given is None else text(given), self._payload, prefix_bytes)
+            served = self.endpoint.served
+            cost = served.workload(self.served, self.path, self.payload, self.body.size)
+        self.entry.admit(cost)
+        given = self.request.header(AFFINITY_FIELD)
+        prefix_bytes = self.endpoint.config.affinity_prefix_bytes
+        affinity = affinity_key("" if given is None else text(given), self.payload, prefix_bytes)
         attempt = 0
         while True:
-            route = await self._entry.find_worker(cost, affinity)
+            route = await self.entry.find_worker(cost, affinity)
             try:
-                tunnel = self._tunnel(reply) if self._request.websocket else None
+                tunnel = self._tunnel(reply) if self.request.websocket else None
                 with await self._ask(route, reply, tunnel) as answered:
                     if self._reprices(answered):
                         continue
@@ -252,7 +250,7 @@ class _OpenAICall:
                         return
                     first = await _first_bytes(answered)
                     if not self._is_retried(answered, first, attempt):
-                        self._body.drop()
+                        self.body.drop()
                         reply.stop_signs()
                         await reply.pass_on(answered, first)
                         return
@@ -262,7 +260,7 @@ class _OpenAICall:
             attempt += 1
 
     def _tunnel(self, reply: ClientAnswer) -> Tunnel:
-        silence = self._endpoint.config.silence_seconds_max
+        silence = self.endpoint.config.silence_seconds_max
         return Tunnel(self.tunnels, reply.cycle, silence, reply.cors)
 
     async def _ask(self, route: dict[str, Any], reply: ClientAnswer, tunnel: Tunnel | None) -> WorkerAnswer:
@@ -273,31 +271,31 @@ class _OpenAICall:
         """
         call = self._call_to(route, reply, tunnel)
         try:
-            return await self._client.send(call)
+            return await self.client.send(call)
         except WorkerFailed as fault:
             if fault.failure != Failure.BROKE_OFF or not call.reused:
                 raise
         # The worker may have closed an idle connection as the request came. A ticket opens once, so a
         # request that was read nevertheless is refused and not run again.
-        answered = await self._client.send(call, fresh=True)
+        answered = await self.client.send(call, fresh=True)
         if answered.status == 401 and answered.header(_WORKER_HEADER) is None:
             answered.close()
             raise WorkerFailed(Failure.BROKE_OFF, "the worker had read the request")
         return answered
 
     def _call_to(self, route: dict[str, Any], reply: ClientAnswer, tunnel: Tunnel | None) -> Call:
-        request, body = self._request, self._body
-        worker = self._entry.worker
+        request, body = self.request, self.body
+        worker = self.entry.worker
         fields = headers.to_worker(request.headers)
         if tunnel is not None:
             fields += handshake_fields(request)
         if reply.may_begin_early:  # the head may be sent before the coding is known
             fields = [field for field in fields if field[0] != b"accept-encoding"]
-        fields = self._entry.add_trace(fields)
+        fields = self.entry.add_trace(fields)
         data = self._renamed(worker.launch_id if worker is not None else "")
         sent: tuple[bytes, ...]
         if worker is not None and worker.is_official:
-            if request.method != b"POST" or not body.is_json or (self._served and self._served.in_job):
+            if request.method != b"POST" or not body.is_json or (self.served and self.served.in_job):
                 message = (
                     "the workers of this endpoint run the official package, which takes only POST with JSON"
                 )
@@ -312,26 +310,26 @@ class _OpenAICall:
         if sent or request.method in _WITH_BODY:
             fields.append((b"content-length", b"%d" % sum(map(len, sent))))
         query = headers.query_to_worker(request.query)
-        path = self._path.encode("utf-8", "surrogateescape")
+        path = self.path.encode("utf-8", "surrogateescape")
         return Call(
             method=request.method,
             origin=route["url"],
             target=path + b"?" + query if query else path,
             headers=fields,
             body=sent,
-            silence_seconds_max=self._endpoint.config.silence_seconds_max,
-            sent=self._entry.show_ticket,
+            silence_seconds_max=self.endpoint.config.silence_seconds_max,
+            sent=self.entry.show_ticket,
             switch=None if tunnel is None else tunnel.switch,
         )
 
     def _renamed(self, launch_id: str) -> bytes:
         """The body, with the name of the worker's model in place of the endpoint's name."""
-        served = self._endpoint.served
+        served = self.endpoint.served
         models = served.models_of(launch_id) or served.models
-        alias = self._endpoint.name
-        if not models or alias in models or not self._body.names_model(alias, self._payload):
-            return self._body.data
-        return self._body.rename_model(alias, models[0])
+        alias = self.endpoint.name
+        if not models or alias in models or not self.body.names_model(alias, self.payload):
+            return self.body.data
+        return self.body.rename_model(alias, models[0])
 
     def _is_retried(self, answered: WorkerAnswer, first: bytes, attempt: int) -> bool:
         """Whether the request goes to another worker, or again with the right workload, instead of to the client.
@@ -351,13 +349,13 @@ class _OpenAICall:
             if (status == 503 or is_full) and self._retries_elsewhere(attempt):
                 return True
             if status < 500:
-                self._entry.refused()
+                self.entry.refused()
             return False
         if status == 502:  # its model server did not answer
             raise WorkerFailed(Failure.MALFORMED, problem.code)
-        self._entry.refused()
+        self.entry.refused()
         if status in {429, 503} and self._may_retry(attempt):
-            self._entry.return_ticket()
+            self.entry.return_ticket()
             return True
         if status == 401:  # of the ticket, not of the client's key
             raise Problem(502, "worker_refused", f"the worker refused its ticket: {problem.message}")
@@ -372,11 +370,11 @@ class _OpenAICall:
             answered.status != 403
             or answered.header(_WORKER_HEADER) is not None
             or workload is None
-            or self._repriced
+            or self.repriced
         ):
             return False
-        self._repriced = True
-        self._entry.return_ticket(cost=workload)
+        self.repriced = True
+        self.entry.return_ticket(cost=workload)
         return True
 
     def _learn(self, answered: WorkerAnswer) -> float | None:
@@ -384,21 +382,21 @@ class _OpenAICall:
         workload = read_number(answered.header(_WORKLOAD_FIELD) or "")
         if workload is None or not 0 <= workload <= COST_MAX:
             return None
-        self._endpoint.served.learn(self._served, self._path, self._payload, workload)
+        self.endpoint.served.learn(self.served, self.path, self.payload, workload)
         return workload
 
     def _may_retry(self, attempt: int) -> bool:
-        return attempt + 1 < ATTEMPTS_MAX and self._budget.take()
+        return attempt + 1 < ATTEMPTS_MAX and self.budget.take()
 
     def _retries_elsewhere(self, attempt: int) -> bool:
         """Return the ticket if another worker may take the request."""
-        worker = self._entry.worker
+        worker = self.entry.worker
         if worker is None:
             return False
-        others = any(each.launch_id != worker.launch_id for each in self._endpoint.candidates)
-        if self._entry.tried or not others or not self._may_retry(attempt):
+        others = any(each.launch_id != worker.launch_id for each in self.endpoint.candidates)
+        if self.entry.tried or not others or not self._may_retry(attempt):
             return False
-        self._entry.return_ticket()
+        self.entry.return_ticket()
         return True
 
     def _failed(self, route: dict[str, Any], fault: WorkerFailed, attempt: int) -> None:
@@ -409,21 +407,21 @@ class _OpenAICall:
         """
         log.warning(
             "openai_worker_failed",
-            endpoint=self._endpoint.name,
+            endpoint=self.endpoint.name,
             worker=route["worker_id"],
             failure=fault.failure,
             error=str(fault),
         )
         if fault.failure == Failure.SILENT:
-            seconds = self._endpoint.config.silence_seconds_max
+            seconds = self.endpoint.config.silence_seconds_max
             message = (
                 f"the worker sent nothing for {seconds:g} s and the request was cancelled; it is not run again; "
                 "raise silence_seconds_max of the endpoint if the model needs longer"
             )
             raise Problem(504, "worker_silent", message)
         if fault.failure == Failure.CERTIFICATE:
-            self._entry.return_ticket()
-            if self._entry.has_alternative and self._may_retry(attempt):
+            self.entry.return_ticket()
+            if self.entry.has_alternative and self._may_retry(attempt):
                 return
             message = (
                 f"the certificate of the worker at {route['url']} is not trusted: {fault}; give the worker a "
@@ -438,7 +436,7 @@ class _OpenAICall:
                 f"{attempt + 1} workers failed this request, the last one: {fault}; see the endpoint's logs"
             )
             raise Problem(502, "workers_failed", message)
-        self._entry.failed_url = "" if fault.failure == Failure.MALFORMED else route["url"]
+        self.entry.failed_url = "" if fault.failure == Failure.MALFORMED else route["url"]
 
 
 def _signs(request: Request, path: str, payload: dict[str, Any] | None, dialect: Dialect) -> SignsOfLife:

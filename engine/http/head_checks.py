@@ -2,8 +2,8 @@
 
 from collections.abc import Collection
 
+from engine.api.cors import CorsPolicy
 from engine.api.keys import text
-from engine.api.web_pages import WebPages
 from stoker_wire.errors.problem import Problem
 from stoker_wire.http1.request import Request
 from stoker_wire.security.cross_origin import cross_origin_problem
@@ -17,14 +17,14 @@ _CLOSE = {"Connection": "close"}
 class HeadChecks:
     """The checks of every request; the HTTP server has checked how the request is framed."""
 
-    def __init__(self, names: Collection[str], pages: WebPages, websockets: tuple[bytes, ...]) -> None:
+    def __init__(self, names: Collection[str], cors: CorsPolicy, websockets: tuple[bytes, ...]) -> None:
         """
         Args:
             names: the host names under which clients reach this engine, in lower case.
             websockets: beginnings of the paths that take WebSockets.
         """
         self._names = names
-        self._pages = pages
+        self._cors = cors
         self._websockets = websockets
 
     def check(self, request: Request) -> None:
@@ -47,7 +47,7 @@ class HeadChecks:
         if b"websocket" in found.get(b"upgrade", b"").lower() and not self._takes_websocket(request):
             raise Problem(400, "upgrade_unsupported", "this path takes no WebSocket", headers=_CLOSE)
         origin, site = found.get(b"origin"), found.get(b"sec-fetch-site")
-        if origin is not None and self._pages.allows(request.path, text(origin)):
+        if origin is not None and self._cors.allows(request.path, text(origin)):
             origin = site = None
         refused = cross_origin_problem(
             request.method.decode(),

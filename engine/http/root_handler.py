@@ -5,6 +5,7 @@ from urllib.parse import unquote
 
 import msgspec
 
+from engine.api.cors import CorsPolicy
 from engine.api.job_api import JobApi
 from engine.api.keys import text, unauthorised
 from engine.api.models_api import ModelsApi
@@ -12,7 +13,6 @@ from engine.api.openai_api import OpenAIApi
 from engine.api.problems import problem_of
 from engine.api.request_buffer import AccountBudget
 from engine.api.route_api import RouteApi
-from engine.api.web_pages import WebPages
 from engine.api.worker_api import WorkerApi
 from engine.engine import Engine
 from engine.http.calls import Call
@@ -61,7 +61,7 @@ class RootHandler:
         models_api: ModelsApi,
         openai_api: OpenAIApi,
         job_api: JobApi,
-        pages: WebPages,
+        cors: CorsPolicy,
         names: Collection[str],
         others: AiohttpBridge,
     ) -> None:
@@ -76,8 +76,8 @@ class RootHandler:
         self._models_api = models_api
         self._openai_api = openai_api
         self._job_api = job_api
-        self._pages = pages
-        self._checks = HeadChecks(names, pages, (_MODEL_CALLS, _JOB_CALLS))
+        self._cors = cors
+        self._checks = HeadChecks(names, cors, (_MODEL_CALLS, _JOB_CALLS))
         self._others = others
         self._calls: dict[tuple[bytes, bytes], Call] = {
             (b"POST", b"/route/"): route_api.handle,
@@ -146,4 +146,4 @@ class RootHandler:
         """A problem's body and header fields, as clients of the path read them."""
         path = request.path.decode("utf-8", "replace")
         body = error_body(problem, dialect_of_door(path)) if path.startswith(PREFIXES) else problem.body()
-        return msgspec.json.encode(body), problem_fields(problem) + self._pages.cors_fields(request)
+        return msgspec.json.encode(body), problem_fields(problem) + self._cors.cors_fields(request)

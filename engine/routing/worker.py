@@ -40,9 +40,6 @@ _MEMO_ROUNDING = 0.006
 OWN_VERSION = "stoker-"
 """Prefix of the version that stoker's own worker reports."""
 
-Snapshot = tuple[int, Condition, float, float, int, int | None, int, str, str, str, bool, float | None, str]
-"""The values whose change makes a worker part of the next batch; see `KnownWorker.snapshot`."""
-
 
 class KnownWorker:
     """Soft state of one launch. An engine rebuilds it from the memo at once and from reports within seconds."""
@@ -86,7 +83,7 @@ class KnownWorker:
         """The launch's sealed signing key, from its report path; empty: it reports on the deployment's path."""
         self.token_secret: bytes | None = None
         """The deployment secret that its token was made with, possibly the previous one; None: no token seen yet."""
-        self.sent: Snapshot | None = None
+        self.sent: tuple[object, ...] | None = None
         """Values in the last batch; None: include the worker in the next batch."""
         self.sent_at = 0.0
 
@@ -357,18 +354,20 @@ class KnownWorker:
             started_at=self.process.started_at,
         )
 
-    def snapshot(self) -> Snapshot:
-        """The values whose change the workflow has to learn."""
+    def snapshot(self) -> tuple[object, ...]:
+        """The values whose change the workflow has to learn: compared with those of the last batch, and nothing else."""
         return (
             self.instance_id,
             self.condition,
             self.report.perf,
+            self.report.provisional,
             round(self.outstanding.load, 3),
             self.report.in_flight,
             self.report.waiting,
             self.outstanding.tickets_open,
             self.report.url,
             self.report.error,
+            self.report.error_everywhere,
             self.report.phase,
             self.listing.draining,
             self.suspicion.since,

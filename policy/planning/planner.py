@@ -93,7 +93,7 @@ def _scale(builder: PlanBuilder, inputs: PlanInputs) -> None:
         builder.step(remove_cold_capacity, inputs)
 
 
-# -- hysteresis
+# -- recent peaks
 
 
 def remember_demand(builder: PlanBuilder, inputs: PlanInputs) -> None:
@@ -128,7 +128,7 @@ def remember_demand(builder: PlanBuilder, inputs: PlanInputs) -> None:
         builder.wakes.append(last + timeout)
 
 
-# -- more
+# -- scale up
 
 
 def add_hot_capacity(builder: PlanBuilder, inputs: PlanInputs) -> None:
@@ -284,7 +284,7 @@ def _load_workers(
         recruit(builder, need=max(need, 0.0), count=max(missing, 0), why=why, groups=allowed.values())
 
 
-# -- less
+# -- scale down
 
 
 def remove_hot_capacity(builder: PlanBuilder, inputs: PlanInputs) -> None:
@@ -372,6 +372,6 @@ def _build(builder: PlanBuilder, inputs: PlanInputs) -> Plan:
         hot_kept=kept.load,
         kept_for=kept.cause,
         kept_by=kept.by,
-        kept_sentence=kept.sentence,
+        kept_rule=kept.sentence,
     )
     return builder.plan(targets)

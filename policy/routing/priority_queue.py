@@ -13,7 +13,7 @@ from policy.tuning import DEFAULT_TUNING
 
 T = TypeVar("T")
 
-_COST_SPREAD = 100.0
+_COST_RATIO_MAX = 100.0
 """A service counts at least a hundredth and at most a hundred times the mean cost. So costs of zero cannot keep the
 other classes waiting, and one huge cost does not set its class back for long."""
 _MEAN_OVER = 1000
@@ -124,7 +124,9 @@ class PriorityQueue(Generic[T]):
 
     def _charge(self, cost: float) -> float:
         mean = self._mean_cost
-        charge = min(max(cost, mean / _COST_SPREAD), mean * _COST_SPREAD) if mean > 0.0 else max(cost, 1e-9)
+        charge = (
+            min(max(cost, mean / _COST_RATIO_MAX), mean * _COST_RATIO_MAX) if mean > 0.0 else max(cost, 1e-9)
+        )
         self._services = min(self._services + 1, _MEAN_OVER)
         self._mean_cost += (charge - mean) / self._services
         return charge

@@ -149,7 +149,7 @@ class Targets:
     """The cause of `hot_kept`; empty: nothing is kept, or the endpoint is not scaled."""
     kept_by: str = ""
     """The function that decided it; `docs/explanation/scaling.md` has a numbered sentence for each."""
-    kept_sentence: int = 0
+    kept_rule: int = 0
     """The number of that sentence."""
 
 

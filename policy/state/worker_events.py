@@ -23,7 +23,7 @@ from policy.state.machine_stats import (
 from policy.state.worker import HostFailure, MachineStats, Worker
 from policy.tuning import DEFAULT_TUNING, Tuning
 from policy.wording import duration
-from stoker_wire.messages import WorkerMetrics
+from stoker_wire.messages import Condition, WorkerMetrics
 from stoker_wire.parsing.limits import excerpt
 from stoker_wire.states import WorkerState as S
 
@@ -91,9 +91,9 @@ def fold_metrics(
         official=report.official,
         instance_id=worker.instance_id or report.instance_id or None,
     )
-    if report.condition == "error" or report.error:
+    if report.condition is Condition.ERROR or report.error:
         return _report_error(worker, report, now, learned)
-    if report.condition == "ready":
+    if report.condition is Condition.READY:
         folded = _report_ready(worker, report, now, learned, perf_bound(worker, fleet, learned))
         if replaced and not folded.lines:
             line = f"{worker.log_name} restarted by itself and is ready again"
@@ -123,7 +123,7 @@ def _is_late(worker: Worker, report: WorkerMetrics, now: float) -> bool:
             return True
         if age <= 0:
             # Without an age, time decides: the old process repeats its error until it has ended.
-            has_error = report.condition == "error" or bool(report.error)
+            has_error = report.condition is Condition.ERROR or bool(report.error)
             return report.reported_at <= since + (DEFAULT_TUNING.late_report_seconds if has_error else 0.0)
         return False
     quiet_since = max(worker.reported_at or 0.0, since)
@@ -156,7 +156,7 @@ def _report_while_ending(
             reported_at=report.reported_at,
             url=report.url or worker.url,
         )
-        if report.condition == "ready" and not report.error:
+        if report.condition is Condition.READY and not report.error:
             # The start time is unknown, so its duration is not recorded.
             running = advance(running, S.READY, now, error="", perf=worker.perf or report.perf)
         line = f"{worker.log_name} runs although it was stopped {after} ago; it is used or stopped again"

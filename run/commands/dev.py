@@ -27,7 +27,7 @@ from run.processes.supervisor import Child, ProcessSupervisor
 from run.processes.temporal_server import connect, dev_server_command, prepare
 from run.processes.temporal_ui import GuardedUi, blocked_address
 from run.roles.stopping import stop_event
-from run.settings import DevSettings, bracketed
+from run.settings import DeploymentSettings, bracketed
 from run.state_folder.identity import ensure_identity, require_original
 from run.state_folder.keys import Keys, Role, environment_for, load_keys
 from run.state_folder.lock import ChildRecord, StateLock, require_free
@@ -50,7 +50,7 @@ _KEPT_VARIABLES = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "SSL_CERT_FILE", 
 class DevStack:
     """A whole deployment on this machine, as supervised child processes."""
 
-    def __init__(self, settings: DevSettings) -> None:
+    def __init__(self, settings: DeploymentSettings) -> None:
         self.settings = settings
         self.state_dir = settings.state_dir
         self.supervisor = ProcessSupervisor()
@@ -254,7 +254,7 @@ def _environment(role: Role | None) -> dict[str, str]:
     return kept | environment_for(role, os.environ)
 
 
-async def run_dev(settings: DevSettings, *, config: Path | None = None) -> None:
+async def run_dev(settings: DeploymentSettings, *, config: Path | None = None) -> None:
     """Run until SIGINT, SIGTERM or SIGHUP. `config` is the settings file, if the command named one."""
     stack = DevStack(settings)
     stopping = stop_event()
@@ -289,7 +289,7 @@ async def _watch_listeners(stack: DevStack) -> None:
                 log.warning("dev.reachable_from_network", address=str(one), pid=one.pid)
 
 
-def describe_exposure(settings: DevSettings, found: list[ListeningSocket] | None) -> str:
+def describe_exposure(settings: DeploymentSettings, found: list[ListeningSocket] | None) -> str:
     """One line on whether the deployment is reachable from the network. `found` are its sockets; None if unknown."""
     host = settings.engine.host
     outside = [one for one in found or [] if not one.is_loopback]
@@ -328,7 +328,7 @@ def banner(stack: DevStack) -> str:
     return "\n".join(lines)
 
 
-def exports(settings: DevSettings, config: Path | None, *, program: str = sys.argv[0]) -> str:
+def exports(settings: DeploymentSettings, config: Path | None, *, program: str = sys.argv[0]) -> str:
     """The line that prepares another terminal for `stoker`, with the command and the settings file of this one."""
     on_path = (
         Path(program).name != "stokerd"

@@ -26,7 +26,7 @@ from run.demo.samples import Record
 from run.demo.settings import demo_settings
 from run.demo.traffic import burst
 from run.errors import CommandError
-from run.settings import DevSettings
+from run.settings import DeploymentSettings
 from stoker.cli.output import Terminal
 
 ENDPOINT = "demo"
@@ -50,7 +50,7 @@ WORKERGROUP: dict[str, Any] = {
 
 
 async def run_demo(
-    settings: DevSettings, *, state_dir: Path, chaos: bool, picture: Path, keep: bool = False
+    settings: DeploymentSettings, *, state_dir: Path, chaos: bool, picture: Path, keep: bool = False
 ) -> None:
     """Run the demo.
 

@@ -4,11 +4,11 @@ import shutil
 from pathlib import Path
 
 from run.errors import CommandError
-from run.settings import DevSettings
+from run.settings import DeploymentSettings
 from run.state_folder.lock import free_port, require_free
 
 
-def demo_settings(settings: DevSettings, state_dir: Path) -> DevSettings:
+def demo_settings(settings: DeploymentSettings, state_dir: Path) -> DeploymentSettings:
     """The settings with an empty state folder, and with free ports where configured ones are in use."""
     if (state_dir / "stokerd.lock").exists() or (state_dir / "keys.json").exists():
         shutil.rmtree(state_dir)  # only a folder of an earlier demo

@@ -17,7 +17,7 @@ from engine.routing.ticket_issuer import TicketIssuer
 from engine.tls.certificate_authority import Authority
 from run.doctor.tls import expiry_finding, read_certificate
 from run.errors import CommandError
-from run.settings import DevSettings
+from run.settings import DeploymentSettings
 from run.state_folder.keys import Keys, load_keys
 from stoker.cli.overview.addresses import resolve
 from stoker.cli.overview.doctor import clock_finding, version_finding
@@ -36,7 +36,7 @@ _KEYS_REMEDY = "restart the engine, so that it reads the present keys; every eng
 _VERSION = re.compile(r"^version='([^']+)'$", re.MULTILINE)
 
 
-def engine_keys(settings: DevSettings) -> Keys | None:
+def engine_keys(settings: DeploymentSettings) -> Keys | None:
     """The engine's keys; None if they are not complete, which is a finding of its own."""
     try:
         return load_keys(settings.state_dir, generate=False, role="engine", uses_vast=settings.uses_vast)
@@ -44,7 +44,7 @@ def engine_keys(settings: DevSettings) -> Keys | None:
         return None
 
 
-async def check_engine(settings: DevSettings) -> AsyncIterator[Finding]:
+async def check_engine(settings: DeploymentSettings) -> AsyncIterator[Finding]:
     """The engine at its own address: identity, readiness, keys, clock, version."""
     url = settings.engine.own_url
     async with http_client(url) as http:
@@ -84,7 +84,7 @@ async def check_engine(settings: DevSettings) -> AsyncIterator[Finding]:
         )
 
 
-async def check_public_address(settings: DevSettings) -> AsyncIterator[Finding]:
+async def check_public_address(settings: DeploymentSettings) -> AsyncIterator[Finding]:
     """The address at which workers and clients reach the engine, as far as this machine can try it."""
     url = settings.engine.url
     check = "address for workers"
@@ -175,7 +175,7 @@ def unreachable(url: str, fault: httpx.HTTPError) -> str:
     return f"nothing answers at {url}: {fault or type(fault).__name__}"
 
 
-async def _transport(http: httpx.AsyncClient, settings: DevSettings) -> Finding:
+async def _transport(http: httpx.AsyncClient, settings: DeploymentSettings) -> Finding:
     """Whether the address is encrypted, and how long its certificate is valid."""
     url, check = settings.engine.url, "TLS"
     if url.startswith("https://"):

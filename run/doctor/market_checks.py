@@ -11,7 +11,7 @@ from market.ownership import Account, DeploymentMarket
 from market.vast.client import VastMarket
 from run.doctor.engine_checks import http_client
 from run.errors import CommandError
-from run.settings import DevSettings
+from run.settings import DeploymentSettings
 from run.state_folder.identity import read_identity
 from run.state_folder.keys import load_keys
 from stoker.cli.overview.doctor import clock_finding
@@ -21,7 +21,7 @@ CREDIT_HOURS_MIN = 24.0
 """The marketplace destroys instances of an account without credit."""
 
 
-async def check_market(settings: DevSettings) -> AsyncIterator[Finding]:
+async def check_market(settings: DeploymentSettings) -> AsyncIterator[Finding]:
     """The findings of calls with the deployment's key."""
     url, where = settings.market_url, "market.url" if settings.uses_vast else "host_market.port"
     remedy = f"correct {where}" + (
@@ -66,7 +66,7 @@ async def _clock(url: str) -> Finding:
         return clock_finding("clock of the marketplace", "its clock", at, before - 1.0, time.time())
 
 
-async def _account(market: VastMarket, settings: DevSettings) -> AsyncIterator[Finding]:
+async def _account(market: VastMarket, settings: DeploymentSettings) -> AsyncIterator[Finding]:
     stored = read_identity(settings.state_dir)
     dollars_per_hour = 0.0
     if stored is not None:

@@ -5,12 +5,12 @@ import os
 from collections.abc import AsyncIterator
 
 from run.errors import CommandError
-from run.settings import DevSettings, bracketed
+from run.settings import DeploymentSettings, bracketed
 from stoker.cli.overview.addresses import connection_fault, host_and_port
 from stoker.cli.overview.findings import Finding, found
 
 
-async def check_notices(settings: DevSettings) -> AsyncIterator[Finding]:
+async def check_notices(settings: DeploymentSettings) -> AsyncIterator[Finding]:
     """One finding per channel. Nothing is sent: `stokerd notify` does that."""
     notify = settings.notify
     # A webhook's URL may contain a secret, so only its host is shown.

@@ -9,7 +9,7 @@ from hosts.agent import proc
 from run.doctor.engine_checks import http_client, unreachable
 from run.errors import CommandError
 from run.processes.listening_sockets import ListeningSocket, listening_sockets
-from run.settings import DevSettings, bracketed
+from run.settings import DeploymentSettings, bracketed
 from run.state_folder.lock import require_free
 from stoker.cli.overview.findings import Finding, found
 from stoker_wire.security.loopback import is_loopback
@@ -17,7 +17,7 @@ from stoker_wire.security.loopback import is_loopback
 _PROXY = "bind it to 127.0.0.1, or put a TLS proxy in front of it and set its public_url to https://… (deploy/proxy)"
 
 
-async def check_ports(settings: DevSettings) -> AsyncIterator[Finding]:
+async def check_ports(settings: DeploymentSettings) -> AsyncIterator[Finding]:
     """One finding per port."""
     listening = listening_sockets(proc.pids()) or []
     encrypted = {
@@ -57,7 +57,7 @@ def _program(pid: int) -> str:
         return "ended"
 
 
-async def check_dashboard(settings: DevSettings) -> AsyncIterator[Finding]:
+async def check_dashboard(settings: DeploymentSettings) -> AsyncIterator[Finding]:
     """The web page, if the settings have one."""
     listen = settings.dashboard
     if listen.port is None:

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import AsyncIterator
 
 from run.errors import CommandError
-from run.settings import DevSettings
+from run.settings import DeploymentSettings
 from run.state_folder.identity import read_identity, require_original
 from run.state_folder.keys import load_keys
 from stoker.cli.overview.findings import Finding, found
@@ -19,7 +19,7 @@ SECRET_BYTES_MIN = 16
 """A shorter HMAC secret can be guessed from one worker token."""
 
 
-async def check_keys(settings: DevSettings) -> AsyncIterator[Finding]:
+async def check_keys(settings: DeploymentSettings) -> AsyncIterator[Finding]:
     """The keys that each role would load."""
     remedy = "set the variable, correct the file, or run `stokerd dev` once to generate the keys"
     for role in ("engine", "worker", "market", "dashboard"):
@@ -51,7 +51,7 @@ async def check_keys(settings: DevSettings) -> AsyncIterator[Finding]:
     yield Finding("keys", "ok", f"complete for every role{rotating}")
 
 
-async def check_state_folder(settings: DevSettings) -> AsyncIterator[Finding]:
+async def check_state_folder(settings: DeploymentSettings) -> AsyncIterator[Finding]:
     """Whether the folder is usable, is no copy, and has space."""
     folder = settings.state_dir
     if not folder.is_dir():
@@ -83,7 +83,7 @@ async def check_state_folder(settings: DevSettings) -> AsyncIterator[Finding]:
     yield _space(settings)
 
 
-def _space(settings: DevSettings) -> Finding:
+def _space(settings: DeploymentSettings) -> Finding:
     folder = settings.state_dir
     disk, inodes = shutil.disk_usage(folder), os.statvfs(folder)
     share = disk.free / disk.total if disk.total else 1.0

@@ -15,7 +15,7 @@ from temporalio.service import RPCError, RPCStatusCode
 
 from run.errors import CommandError
 from run.processes.temporal_server import SEARCH_ATTRIBUTE_TYPES, Target, connect_to, temporal_target
-from run.settings import DevSettings
+from run.settings import DeploymentSettings
 from stoker.cli.overview.doctor import clock_finding
 from stoker.cli.overview.findings import Finding, found
 from stoker_wire.control import MARKET_TASK_QUEUE, SWEEP_ID, TASK_QUEUE
@@ -34,7 +34,7 @@ _QUEUES = (
 )
 
 
-async def check_temporal(settings: DevSettings) -> AsyncIterator[Finding]:
+async def check_temporal(settings: DeploymentSettings) -> AsyncIterator[Finding]:
     """Findings in the order in which they depend on each other."""
     try:
         target = temporal_target(settings.temporal)
@@ -118,7 +118,7 @@ async def _poll(client: Client, queue: TaskQueue) -> None:
         await client.workflow_service.poll_workflow_task_queue(request, timeout=_POLL)
 
 
-async def _pollers(client: Client, settings: DevSettings) -> AsyncIterator[Finding]:
+async def _pollers(client: Client, settings: DeploymentSettings) -> AsyncIterator[Finding]:
     """Whether workers poll for each kind of task, and whether they run the build of the settings."""
     choice = settings.worker
     for what, name, kind in _QUEUES:

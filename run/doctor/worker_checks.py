@@ -11,7 +11,7 @@ import httpx
 from engine.tls.certificate_authority import worker_trust
 from run.doctor.engine_checks import engine_keys, http_client, unreachable
 from run.doctor.tls import expiry_finding, read_certificate
-from run.settings import DevSettings
+from run.settings import DeploymentSettings
 from run.state_folder.keys import Keys
 from stoker.cli.overview.findings import Finding, found
 from stoker.client import Serverless
@@ -24,7 +24,7 @@ CERTIFICATES_MAX = 20
 NAMED_MAX = 5
 
 
-async def check_workers(settings: DevSettings) -> AsyncIterator[Finding]:
+async def check_workers(settings: DeploymentSettings) -> AsyncIterator[Finding]:
     """Versions of all workers, and certificates of some. Without an engine there is no list of workers."""
     keys = engine_keys(settings)
     if keys is None:

@@ -24,7 +24,7 @@ from temporalio.runtime import Runtime
 from temporalio.service import RPCError, RPCStatusCode
 
 from run.errors import CommandError
-from run.settings import DevSettings, TemporalSettings
+from run.settings import DeploymentSettings, TemporalSettings
 from workflows.temporal_worker.converter import data_converter
 
 atexit.register(time.sleep, 0.25)
@@ -61,7 +61,7 @@ def temporal_binary() -> Path:
     return path
 
 
-def dev_server_command(settings: DevSettings, *, ui: tuple[str, int] | None = None) -> list[str]:
+def dev_server_command(settings: DeploymentSettings, *, ui: tuple[str, int] | None = None) -> list[str]:
     """The command `temporal server start-dev …` with the flags from the settings.
 
     `ui` is the address of the UI's server behind its guard; None: no UI.

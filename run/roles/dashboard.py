@@ -9,14 +9,14 @@ from dashboard.app import serve
 from dashboard.settings import DashboardSettings
 from run.errors import CommandError
 from run.roles.stopping import stop_event
-from run.settings import DevSettings
+from run.settings import DeploymentSettings
 from run.state_folder.keys import PROMETHEUS_AUTHORIZATION, load_keys
 from stoker_wire.security.loopback import is_loopback
 
 log = structlog.get_logger(__name__)
 
 
-async def run_dashboard(settings: DevSettings) -> None:
+async def run_dashboard(settings: DeploymentSettings) -> None:
     """Serve the web page until a stop signal."""
     stop = stop_event()
     listen = settings.dashboard

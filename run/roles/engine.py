@@ -17,7 +17,7 @@ from run.processes.temporal_server import connect_to, temporal_target
 from run.roles.notices import start_notifier_worker
 from run.roles.stopping import stop_event
 from run.roles.tracing import interceptors_of, tracing_of
-from run.settings import DevSettings, ListenLimits
+from run.settings import DeploymentSettings, ListenLimits
 from run.state_folder.keys import load_keys
 from run.worker_package import worker_package
 from stoker_wire.security.loopback import is_loopback
@@ -41,7 +41,7 @@ def limits_of(listen: ListenLimits) -> Limits:
     )
 
 
-async def run_engine(settings: DevSettings) -> None:
+async def run_engine(settings: DeploymentSettings) -> None:
     """Serve routing, worker reports and the console API until a stop signal."""
     stop = stop_event()
     tracing = tracing_of("engine")
@@ -100,7 +100,7 @@ async def run_engine(settings: DevSettings) -> None:
 
 
 async def _start_notifier(
-    client: Client, settings: DevSettings, channels: Mapping[str, Channel]
+    client: Client, settings: DeploymentSettings, channels: Mapping[str, Channel]
 ) -> asyncio.Task[None] | None:
     """Carry the notifier in this engine, too, so that notices are sent while no Temporal worker runs."""
     if not channels:

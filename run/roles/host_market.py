@@ -11,14 +11,14 @@ from run.errors import CommandError
 from run.packaged_files import HOME
 from run.processes.proxy_environment import proxy_environment
 from run.roles.stopping import stop_event
-from run.settings import DevSettings, describe_model_error
+from run.settings import DeploymentSettings, describe_model_error
 from run.state_folder.keys import load_keys
 from run.state_folder.lock import require_free
 
 log = structlog.get_logger(__name__)
 
 
-async def run_host_market(settings: DevSettings) -> None:
+async def run_host_market(settings: DeploymentSettings) -> None:
     """Offer this machine until a stop signal; then stop the instances and keep their disks."""
     stop = stop_event()
     keys = load_keys(settings.state_dir, generate=False, role="market")

@@ -15,9 +15,9 @@ from policy.alerting.conditions import (
     share,
     worker_alerts,
 )
-from run.settings import DevSettings
+from run.settings import DeploymentSettings
 from stoker_wire.alerts import ActiveAlert
-from workflows.temporal_worker.metrics import WorkerMetrics
+from workflows.temporal_worker.metrics import TemporalWorkerMetrics
 from workflows.temporal_worker.worker import build_notifier_worker
 
 log = structlog.get_logger(__name__)
@@ -29,7 +29,7 @@ _MARKET_FAILURES = ("Unavailable", "Unauthorised", "RateLimited")
 class WorkerAlerts:
     """Evaluates the alert conditions that a Temporal worker sees."""
 
-    def __init__(self, metrics: WorkerMetrics, now: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, metrics: TemporalWorkerMetrics, now: Callable[[], float] = time.monotonic) -> None:
         self._metrics = metrics
         self._now = now
         self._calls = Window(FAILED_WINDOW_SECONDS)
@@ -48,13 +48,13 @@ class WorkerAlerts:
 
 
 def start_notifier_worker(
-    client: Client, settings: DevSettings, channels: Mapping[str, Channel]
+    client: Client, settings: DeploymentSettings, channels: Mapping[str, Channel]
 ) -> asyncio.Task[None]:
     """Poll the notifier's task queue until the task is cancelled. A fault of it does not end the process."""
     return asyncio.create_task(_run(client, NoticeActivities(channels), settings), name="notifier worker")
 
 
-async def _run(client: Client, activities: NoticeActivities, settings: DevSettings) -> None:
+async def _run(client: Client, activities: NoticeActivities, settings: DeploymentSettings) -> None:
     while True:
         try:
             await build_notifier_worker(client, activities, settings.worker.version()).run()

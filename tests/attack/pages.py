@@ -19,7 +19,7 @@ from temporalio.client import Client
 from run.processes.listening_sockets import listening_sockets
 from run.processes.temporal_server import connect, dev_server_command
 from run.processes.temporal_ui import GuardedUi, blocked_address
-from run.settings import DevSettings
+from run.settings import DeploymentSettings
 from run.state_folder.lock import free_port
 
 NAMESPACE = "stoker"
@@ -183,7 +183,7 @@ class Temporal:
 async def temporal(folder: Path) -> AsyncIterator[Temporal]:
     """The server and its proxy, connected as in the dev stack."""
     grpc, ui = free_port(), free_port()
-    settings = DevSettings.model_validate(
+    settings = DeploymentSettings.model_validate(
         {"state_dir": folder, "temporal": {"port": grpc, "ui_port": ui, "db_filename": None}}
     )
     backend = blocked_address(settings.temporal.ip)

@@ -26,7 +26,7 @@ from controller.effects import (
     ListInstances,
     SearchOffers,
 )
-from controller.whatif import lifecycle as whatif
+from controller.whatif import advice_events
 from policy.planning.planner import plan
 from policy.state.billing import CostLedger
 from policy.state.plan import (
@@ -87,7 +87,7 @@ EVENTS = {
     "a workergroup changed": lambda made: made.on_change(config_events.update_workers, group(1), NOW),
     "an update was cancelled": lambda made: made.on_change(config_events.cancel_update, group(1), NOW),
     "advice was asked for": lambda made: made.on_change(
-        whatif.advise, Advise(config=EndpointPatch(max_workers=2)), NOW
+        advice_events.advise, Advise(config=EndpointPatch(max_workers=2)), NOW
     ),
     "the endpoint is deleted": lambda made: made.on_change(config_events.delete, "a user deleted it", NOW),
     "urgent": lambda made: made.on_metrics([batch(urgent="urgent")], NOW),
@@ -139,7 +139,7 @@ def test_a_drain_that_every_engine_has_seen_makes_a_plan_due():
 
 def test_a_delete_is_logged_once_and_ends_advice():
     made = controller()
-    made.on_change(whatif.advise, Advise(config=EndpointPatch(max_workers=2)), NOW)
+    made.on_change(advice_events.advise, Advise(config=EndpointPatch(max_workers=2)), NOW)
     assert made.advice is not None
     made.on_change(config_events.delete, "a user deleted it", NOW)
     made.on_change(config_events.delete, "again", NOW)

@@ -10,8 +10,8 @@ from policy.state.plan import Plan, Targets
 from tests.controller.state_book import a_book, reasons
 from tests.policy.builders import NOW, group, worker
 
-LOAD = Targets(hot_kept=420.0, kept_for="the predicted load", kept_by="forecast", kept_sentence=3)
-PEAKS = replace(LOAD, kept_for="recent peaks", kept_by="remember_demand", kept_sentence=6)
+LOAD = Targets(hot_kept=420.0, kept_for="the predicted load", kept_by="forecast", kept_rule=3)
+PEAKS = replace(LOAD, kept_for="recent peaks", kept_by="remember_demand", kept_rule=6)
 
 
 def adopt(book: EndpointStateBook, targets: Targets, after: float = 0.0) -> None:
@@ -27,7 +27,7 @@ def test_what_keeps_capacity_hot_is_logged_when_it_changes_and_not_at_every_burs
     line = book.log.lines[-1]
     assert (line.kind, line.subject) == ("keep", "endpoint")
     assert line.reason == "420 load/s stays hot for recent peaks; scaling rule 6, remember_demand"
-    assert line.numbers == {"hot_kept": 420.0, "hot_ready": 0.0, "sentence": 6.0}
+    assert line.numbers == {"hot_kept": 420.0, "hot_ready": 0.0, "rule": 6.0}
 
 
 def test_an_endpoint_that_keeps_nothing_says_at_once_when_it_keeps_something_again():
@@ -40,7 +40,7 @@ def test_an_endpoint_that_keeps_nothing_says_at_once_when_it_keeps_something_aga
 
 def test_one_worker_before_the_inactivity_timeout_is_called_so():
     book = a_book(worker("w1"))
-    floor = Targets(hot_kept=1e-3, kept_for="inactivity_timeout", kept_by="estimate_demand", kept_sentence=4)
+    floor = Targets(hot_kept=1e-3, kept_for="inactivity_timeout", kept_by="estimate_demand", kept_rule=4)
     adopt(book, floor)
     assert reasons(book) == ["one worker stays hot for inactivity_timeout; scaling rule 4, estimate_demand"]
 

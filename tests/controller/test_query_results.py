@@ -4,7 +4,7 @@ import pytest
 
 from controller import query_results
 from controller.state import EngineRecord
-from controller.whatif import lifecycle as whatif
+from controller.whatif import advice_events
 from policy.state.billing import CostLedger
 from policy.state.plan import Targets, Wait
 from policy.state.worker import HostFailure, MachineStats
@@ -107,7 +107,7 @@ def test_advice_compares_the_live_fleet_with_both_simulated_ones():
     )
     record = book.record
     record.ledger = CostLedger(by_state=(("ready", 1.0),))
-    whatif.advise(book, Advise(config=EndpointPatch(max_workers=5)), NOW)
+    advice_events.advise(book, Advise(config=EndpointPatch(max_workers=5)), NOW)
     record.ledger = CostLedger(by_state=(("ready", 4.0),))
     record.targets = Targets(hot_wanted=60.0, reason="50 load/s")
     shown = query_results.advice(book, NOW + 2 * 3600)

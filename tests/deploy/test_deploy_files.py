@@ -89,9 +89,9 @@ def test_the_charts_settings_are_valid():
     settings = yaml.safe_load(yaml.safe_load(text)["data"]["stoker.yaml"])
     folder = settings.pop("state_dir")
     assert folder == "/var/lib/stoker"
-    from run.settings import DevSettings
+    from run.settings import DeploymentSettings
 
-    checked = DevSettings.model_validate(settings)
+    checked = DeploymentSettings.model_validate(settings)
     assert checked.engine.memo_trust_seconds is None
     assert checked.engine.public_url == values["engine"]["publicUrl"]
 

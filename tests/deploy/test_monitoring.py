@@ -25,7 +25,7 @@ from tests.deploy.prometheus_server import PROMTOOL, needs_prometheus, prometheu
 from tests.engine.conftest import ALICE, Stage
 from webserver.metrics_page import served_page
 from workflows.temporal_worker.metrics import DECLARED as OF_WORKERS
-from workflows.temporal_worker.metrics import WorkerMetrics
+from workflows.temporal_worker.metrics import TemporalWorkerMetrics
 
 ROOT = Path(__file__).parents[2]
 MONITORING = ROOT / "deploy" / "monitoring"
@@ -113,7 +113,7 @@ async def test_every_query_of_the_dashboards_has_a_result_in_a_real_prometheus(
 
     await boot(0)
     await worker.report()
-    process = WorkerMetrics()
+    process = TemporalWorkerMetrics()
     async with (
         served_page(process.registry, "127.0.0.1", 0) as page,
         _prometheus(stage, tmp_path, page) as url,

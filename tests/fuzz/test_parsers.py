@@ -162,9 +162,9 @@ def test_a_settings_file_is_read_or_refused(tmp_path: Path, data: bytes) -> None
 
 
 def settings_fields() -> st.SearchStrategy[dict[str, Any]]:
-    from run.settings import DevSettings
+    from run.settings import DeploymentSettings
 
-    names = st.sampled_from(sorted(DevSettings.model_fields))
+    names = st.sampled_from(sorted(DeploymentSettings.model_fields))
     return st.dictionaries(names, plain | st.dictionaries(st.text(max_size=6), plain, max_size=2), max_size=3)
 
 

@@ -10,7 +10,7 @@ from run.commands.dev import DevStack, banner, exports
 from run.demo.scenario import run_demo
 from run.errors import CommandError
 from run.processes.temporal_server import connect, dev_server_command
-from run.settings import DashboardListen, DevSettings, load_settings
+from run.settings import DashboardListen, DeploymentSettings, load_settings
 from run.yaml_files import read_yaml
 
 ROOT = Path(__file__).parents[2]
@@ -89,7 +89,7 @@ def test_a_market_url_with_a_secret_in_it_is_refused_and_not_repeated(tmp_path, 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1", "localhost", "gpu_box-1.example", "a"])
 def test_an_engine_may_listen_on_an_address_or_a_name(host):
-    assert DevSettings.model_validate({"engine": {"host": host}}).engine.host == host
+    assert DeploymentSettings.model_validate({"engine": {"host": host}}).engine.host == host
 
 
 def test_a_character_that_json_writes_as_two_escapes_is_one(tmp_path):
@@ -137,23 +137,28 @@ def test_settings_survive_the_way_to_a_child_process(tmp_path):
 
 
 def test_the_market_url_follows_the_choice():
-    assert DevSettings().market_url == "http://127.0.0.1:8091"
-    assert DevSettings.model_validate({"market": {"kind": "vast"}}).market_url == "https://console.vast.ai"
+    assert DeploymentSettings().market_url == "http://127.0.0.1:8091"
+    assert (
+        DeploymentSettings.model_validate({"market": {"kind": "vast"}}).market_url
+        == "https://console.vast.ai"
+    )
 
 
 def test_an_ipv6_address_stands_in_brackets_before_its_port():
-    settings = DevSettings.model_validate({"temporal": {"ip": "::1"}, "engine": {"host": "::1"}})
+    settings = DeploymentSettings.model_validate({"temporal": {"ip": "::1"}, "engine": {"host": "::1"}})
     assert settings.temporal.address == "[::1]:7233"
     assert settings.temporal.ui_url == "http://[::1]:8233"
     assert settings.engine.url == "http://[::1]:8080"
     assert "http://[::1]:8233/namespaces/" in banner(DevStack(settings))
-    named = DevSettings.model_validate({"engine": {"host": "::1", "public_url": "https://llm.example"}})
+    named = DeploymentSettings.model_validate(
+        {"engine": {"host": "::1", "public_url": "https://llm.example"}}
+    )
     assert named.engine.url == "https://llm.example"
     assert named.engine.own_url == "http://[::1]:8080"
 
 
 async def test_an_address_of_temporal_that_no_client_takes_is_a_sentence_at_once():
-    settings = DevSettings.model_validate({"temporal": {"ip": "::1%lo"}})
+    settings = DeploymentSettings.model_validate({"temporal": {"ip": "::1%lo"}})
     with pytest.raises(
         CommandError, match=r"cannot connect to Temporal at \[::1%lo\]:7233.*change temporal.ip"
     ):
@@ -188,7 +193,7 @@ def test_an_anchor_may_be_merged(tmp_path):
 
 
 def test_the_line_for_another_terminal_names_the_command_and_the_settings_file_of_this_one():
-    settings = DevSettings.model_validate({"engine": {"port": 9080}})
+    settings = DeploymentSettings.model_validate({"engine": {"port": 9080}})
     line = exports(settings, Path("my dev.yaml"), program=".venv/bin/stokerd")
     assert line.endswith(
         "export STOKER_URL=http://127.0.0.1:9080 STOKER_API_KEY=$(.venv/bin/stokerd key --config 'my dev.yaml')"
@@ -207,4 +212,4 @@ def test_a_prometheus_url_has_no_password_query_or_trailing_slash(url: str) -> N
 
 async def test_the_picture_of_the_demo_is_svg(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match=r"should end with \.svg"):  # before anything is started
-        await run_demo(DevSettings(), state_dir=tmp_path, chaos=False, picture=Path("demo.png"))
+        await run_demo(DeploymentSettings(), state_dir=tmp_path, chaos=False, picture=Path("demo.png"))

@@ -9,7 +9,7 @@ import pytest
 
 import stoker
 from run.commands.dev import DevStack
-from run.settings import DevSettings, load_settings
+from run.settings import DeploymentSettings, load_settings
 from run.state_folder.lock import free_port
 
 ROOT = Path(__file__).parents[2]
@@ -34,7 +34,7 @@ def payload(tokens: int) -> dict[str, object]:
     return {"prompt": "The lamp was lit and ", "max_tokens": tokens}
 
 
-def settings_in(state_dir: Path) -> DevSettings:
+def settings_in(state_dir: Path) -> DeploymentSettings:
     """Settings with their own ports, because another deployment may start at the same time."""
     settings = load_settings(ROOT / "temporal-dev.yaml")
     return settings.model_copy(

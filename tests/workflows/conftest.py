@@ -23,7 +23,7 @@ from workflows.publish import (
     TOTAL_WORKERS,
 )
 from workflows.temporal_worker.converter import data_converter
-from workflows.temporal_worker.metrics import WorkerMetrics
+from workflows.temporal_worker.metrics import TemporalWorkerMetrics
 
 _BIN = Path(sys.executable).parent
 _TYPES = {
@@ -59,7 +59,7 @@ def a_world(skipping: WorkflowEnvironment) -> Any:
         *,
         market: dict[str, Any] | None = None,
         deployment: str | None = None,
-        metrics: WorkerMetrics | None = None,
+        metrics: TemporalWorkerMetrics | None = None,
         **how: Any,
     ) -> AsyncIterator[World]:
         world = World(skipping, skipping.client, None, **how)  # type: ignore[arg-type]

@@ -30,7 +30,7 @@ from workflows.endpoint import EndpointWorkflow
 from workflows.sweep.release import ReleaseWorkflow
 from workflows.sweep.sweep import SweepWorkflow
 from workflows.temporal_worker.converter import data_converter
-from workflows.temporal_worker.metrics import WorkerMetrics as ProcessMetrics
+from workflows.temporal_worker.metrics import TemporalWorkerMetrics
 from workflows.temporal_worker.runner import workflow_runner
 from workflows.temporal_worker.worker import WorkerSettings, build_workers
 
@@ -295,7 +295,9 @@ def make_market(world_clock: Callable[[], float], **how: Any) -> FakeMarket:
     return FakeMarket(how.pop("offers", offers()), clock=world_clock, templates=[TEMPLATE], **how)
 
 
-def make_workers(client: Client, market: Market, metrics: ProcessMetrics | None = None) -> list[Worker]:
+def make_workers(
+    client: Client, market: Market, metrics: TemporalWorkerMetrics | None = None
+) -> list[Worker]:
     """The deployment's Temporal workers over this marketplace, in a hurry."""
     settings = WorkerSettings(market_calls_per_second=10_000, graceful_shutdown_seconds=1)
     hands = MarketActivities(

@@ -58,7 +58,7 @@ _LOCAL = "schedule_local_activity"
 """All local activities of one workflow task are one action."""
 
 
-class WorkerMetrics:
+class TemporalWorkerMetrics:
     """The registry of one worker process, and what counts into it."""
 
     def __init__(self, build_id: str = "") -> None:
@@ -121,7 +121,7 @@ def _counts(
 class MeasuredActivities(Interceptor):
     """Counts and times every attempt of an activity."""
 
-    def __init__(self, metrics: WorkerMetrics) -> None:
+    def __init__(self, metrics: TemporalWorkerMetrics) -> None:
         self._metrics = metrics
 
     def intercept_activity(self, next: ActivityInboundInterceptor) -> ActivityInboundInterceptor:  # noqa: A002
@@ -130,7 +130,7 @@ class MeasuredActivities(Interceptor):
 
 
 class _Measured(ActivityInboundInterceptor):
-    def __init__(self, following: ActivityInboundInterceptor, metrics: WorkerMetrics) -> None:
+    def __init__(self, following: ActivityInboundInterceptor, metrics: TemporalWorkerMetrics) -> None:
         super().__init__(following)
         self._metrics = metrics
 

@@ -9,7 +9,7 @@ from temporalio.worker import WorkflowInstance, WorkflowInstanceDetails
 from temporalio.worker.workflow_sandbox import SandboxedWorkflowRunner, SandboxRestrictions
 from temporalio.workflow import Info
 
-from workflows.temporal_worker.metrics import WorkerMetrics
+from workflows.temporal_worker.metrics import TemporalWorkerMetrics
 
 PASSTHROUGH = (
     "activities",
@@ -30,7 +30,7 @@ the start-up time of a workflow."""
 class Runner(SandboxedWorkflowRunner):
     """The SDK's sandbox without the lookup of a serialization context, which runs six times per payload."""
 
-    metrics: WorkerMetrics | None = None
+    metrics: TemporalWorkerMetrics | None = None
     """Where workflow tasks are counted; None: nowhere."""
 
     def create_instance(self, det: WorkflowInstanceDetails) -> WorkflowInstance:
@@ -75,7 +75,7 @@ class _AlikeForAll(WorkflowInstance):
 class _Measured(_AlikeForAll):
     """A workflow whose tasks are counted, outside its sandbox."""
 
-    def __init__(self, sandboxed: WorkflowInstance, metrics: WorkerMetrics, workflow: str) -> None:
+    def __init__(self, sandboxed: WorkflowInstance, metrics: TemporalWorkerMetrics, workflow: str) -> None:
         super().__init__(sandboxed)
         self._metrics = metrics
         self._workflow = workflow
@@ -88,7 +88,7 @@ class _Measured(_AlikeForAll):
         return made
 
 
-def workflow_runner(metrics: WorkerMetrics | None = None) -> Runner:
+def workflow_runner(metrics: TemporalWorkerMetrics | None = None) -> Runner:
     """For workers, and for those that replay histories."""
     runner = Runner(restrictions=SandboxRestrictions.default.with_passthrough_modules(*PASSTHROUGH))
     runner.metrics = metrics

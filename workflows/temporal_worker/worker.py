@@ -19,7 +19,7 @@ from workflows.endpoint import EndpointWorkflow
 from workflows.notifier import NotifierWorkflow
 from workflows.sweep.release import ReleaseWorkflow
 from workflows.sweep.sweep import SweepActivities, SweepWorkflow
-from workflows.temporal_worker.metrics import MeasuredActivities, WorkerMetrics
+from workflows.temporal_worker.metrics import MeasuredActivities, TemporalWorkerMetrics
 from workflows.temporal_worker.runner import workflow_runner
 
 STICKY_SECONDS = 5.0
@@ -57,7 +57,7 @@ def build_workers(
     client: Client,
     market_activities: MarketActivities,
     settings: WorkerSettings | None = None,
-    metrics: WorkerMetrics | None = None,
+    metrics: TemporalWorkerMetrics | None = None,
 ) -> list[Worker]:
     """The workers of one process, to be run together (`async with` each, or `run()`).
 

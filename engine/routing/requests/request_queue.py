@@ -162,11 +162,11 @@ class RequestQueue:
         return self._all.oldest
 
     def held(self) -> list[QueuedRequest]:
-        """Requests with a held call, in order of arrival."""
+        """Requests with a held call, class by class."""
         return list(self._held)
 
     def in_service_order(self, late_cutoff: float) -> Iterator[QueuedRequest]:
-        """Requests with a held call in order of service; those that arrived before `late_before` are late."""
+        """Requests with a held call in order of service; those that arrived before `late_cutoff` are late."""
         return self._held.in_service_order(late_cutoff)
 
     def add(self, request: QueuedRequest) -> None:

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from controller.state import EndpointStateBook
 from controller.whatif.advice import Advice
-from controller.whatif.lifecycle import FIRST_SUMMARY_SECONDS, SUMMARY_SECONDS, adopt, advise
+from controller.whatif.advice_events import FIRST_SUMMARY_SECONDS, SUMMARY_SECONDS, adopt, advise
 from stoker_wire.control import Advise
 from stoker_wire.endpoint import EndpointPatch
 from tests.controller.state_book import a_book, reasons

@@ -102,10 +102,10 @@ def test_a_plan_says_which_sentence_keeps_capacity_hot(observation, cause):
     targets = plan(observation).targets
     assert targets.kept_for == cause
     assert targets.hot_kept > 0
-    assert FUNCTIONS[targets.kept_sentence - 1] == targets.kept_by
+    assert FUNCTIONS[targets.kept_rule - 1] == targets.kept_by
 
 
 @pytest.mark.parametrize("state", ["stopped", "suspended"])
 def test_an_endpoint_that_is_not_scaled_keeps_nothing_for_a_load(state):
     targets = plan(see(worker("hot"), config=endpoint(endpoint_state=state), load=steady(50))).targets
-    assert (targets.hot_kept, targets.kept_for, targets.kept_sentence) == (0.0, "", 0)
+    assert (targets.hot_kept, targets.kept_for, targets.kept_rule) == (0.0, "", 0)

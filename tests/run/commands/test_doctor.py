@@ -34,7 +34,7 @@ from run.doctor.temporal_checks import check_temporal
 from run.doctor.tls import expiry_finding
 from run.doctor.worker_checks import version_finding_of
 from run.processes.temporal_server import connect, prepare, temporal_binary
-from run.settings import DevSettings
+from run.settings import DeploymentSettings
 from run.state_folder.keys import load_keys
 from run.state_folder.lock import free_port
 from run.worker_package import worker_package
@@ -68,7 +68,7 @@ def _no_variables(monkeypatch):
         monkeypatch.delenv(name, raising=False)
 
 
-def settings_in(tmp_path: Path, **given: Any) -> DevSettings:
+def settings_in(tmp_path: Path, **given: Any) -> DeploymentSettings:
     """Settings with free ports, on which nothing listens."""
     ports = {
         "temporal": {"port": free_port(), "ui_port": None},
@@ -76,16 +76,16 @@ def settings_in(tmp_path: Path, **given: Any) -> DevSettings:
         "dashboard": {"port": free_port()},
         "host_market": {"port": free_port()},
     }
-    return DevSettings.model_validate({"state_dir": tmp_path / "state", **ports, **given})
+    return DeploymentSettings.model_validate({"state_dir": tmp_path / "state", **ports, **given})
 
 
-def written(tmp_path: Path, settings: DevSettings) -> Path:
+def written(tmp_path: Path, settings: DeploymentSettings) -> Path:
     path = tmp_path / "settings.json"
     path.write_text(settings.model_dump_json())
     return path
 
 
-async def found_by(check: Any, settings: DevSettings) -> dict[str, Finding]:
+async def found_by(check: Any, settings: DeploymentSettings) -> dict[str, Finding]:
     checks = [Check("check", lambda: check(settings), "")]
     return {each.check: each async for each in run_checks(checks, seconds_max=SECONDS_MAX)}
 
@@ -121,9 +121,9 @@ async def test_servers_that_accept_and_never_answer_are_given_up_together(tmp_pa
         port = silent.getsockname()[1]
         settings = settings_in(tmp_path).model_copy(
             update={
-                "temporal": DevSettings().temporal.model_copy(update={"port": port}),
-                "engine": DevSettings().engine.model_copy(update={"port": port}),
-                "host_market": DevSettings().host_market.model_copy(update={"port": port}),
+                "temporal": DeploymentSettings().temporal.model_copy(update={"port": port}),
+                "engine": DeploymentSettings().engine.model_copy(update={"port": port}),
+                "host_market": DeploymentSettings().host_market.model_copy(update={"port": port}),
             }
         )
         load_keys(settings.state_dir, generate=True)
@@ -267,7 +267,9 @@ async def serve_engine():
     """Starts a real engine that has no Temporal, with the keys of the settings; behind TLS if a certificate is given."""
     closing = contextlib.AsyncExitStack()
 
-    async def serve(settings: DevSettings, *, secret: bytes | None = None, pem: Path | None = None) -> str:
+    async def serve(
+        settings: DeploymentSettings, *, secret: bytes | None = None, pem: Path | None = None
+    ) -> str:
         keys = load_keys(settings.state_dir, generate=True)
         engine = EngineSettings(
             accounts=keys.account_keys,
@@ -308,7 +310,7 @@ async def tls_proxy(pem: Path, port: int) -> asyncio.Server:
     return await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
 
 
-def at(settings: DevSettings, url: str) -> DevSettings:
+def at(settings: DeploymentSettings, url: str) -> DeploymentSettings:
     """The settings with the engine at this address."""
     engine = settings.engine.model_copy(update={"port": int(url.rpartition(":")[2]), "public_url": url})
     return settings.model_copy(update={"engine": engine})

@@ -8,7 +8,7 @@ import pytest
 from run.commands.dev import _environment
 from run.errors import CommandError
 from run.processes.proxy_environment import proxy_environment
-from run.settings import DevSettings
+from run.settings import DeploymentSettings
 
 ROOT = Path(__file__).parents[3]
 ROOMS = (
@@ -49,7 +49,7 @@ def test_every_http_client_sets_trust_env():
 def test_a_proxy_that_cannot_be_used_is_one_sentence_without_its_password(monkeypatch, proxy):
     for name in ("ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY"):
         monkeypatch.setenv(name, proxy)
-    away = DevSettings.model_validate({"market": {"kind": "vast", "url": "https://console.vast.ai"}})
+    away = DeploymentSettings.model_validate({"market": {"kind": "vast", "url": "https://console.vast.ai"}})
     with pytest.raises(CommandError, match="HTTPS_PROXY, HTTP_PROXY or ALL_PROXY cannot be used") as refused:
         away.market_client("a-key-of-the-market")
     assert "canary" not in str(refused.value)
@@ -57,7 +57,7 @@ def test_a_proxy_that_cannot_be_used_is_one_sentence_without_its_password(monkey
 
 async def test_a_marketplace_on_this_machine_needs_no_proxy(monkeypatch):
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:9")
-    await DevSettings().market_client("a-key-of-the-market").close()
+    await DeploymentSettings().market_client("a-key-of-the-market").close()
 
 
 def test_children_and_instances_get_the_operators_proxy_and_never_use_it_for_loopback(monkeypatch):
@@ -75,7 +75,7 @@ def test_children_and_instances_get_the_operators_proxy_and_never_use_it_for_loo
 
 
 def test_an_instance_sees_the_proxy():
-    settings = DevSettings().host_market_settings(
+    settings = DeploymentSettings().host_market_settings(
         market_key="a-market-key", env=proxy_environment({"http_proxy": "http://proxy.example:3128"})
     )
     assert settings.env["http_proxy"] == "http://proxy.example:3128"

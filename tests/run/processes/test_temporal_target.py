@@ -7,10 +7,10 @@ from temporalio.testing import WorkflowEnvironment
 
 from run.errors import CommandError
 from run.processes.temporal_server import connect, connect_to, temporal_binary, temporal_target
-from run.settings import DevSettings, TemporalSettings
+from run.settings import DeploymentSettings, TemporalSettings
 from run.state_folder.lock import free_port
 
-SETTINGS = DevSettings().temporal
+SETTINGS = DeploymentSettings().temporal
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,7 @@ from run.commands.dev import describe_exposure
 from run.errors import CommandError
 from run.processes.listening_sockets import ListeningSocket
 from run.processes.supervisor import Child, ProcessSupervisor
-from run.settings import DevSettings
+from run.settings import DeploymentSettings
 from run.state_folder.keys import environment_for, load_keys
 from run.state_folder.lock import ChildRecord, StateLock
 from run.state_folder.secure_files import write_private
@@ -137,7 +137,7 @@ async def _a_child_writes(tmp_path):
     ],
 )
 def test_the_banner_says_whether_the_network_can_reach_the_deployment(host, said):
-    settings = DevSettings.model_validate(json.loads(json.dumps({"engine": {"host": host}})))
+    settings = DeploymentSettings.model_validate(json.loads(json.dumps({"engine": {"host": host}})))
     assert said in describe_exposure(settings, [ListeningSocket(1, "127.0.0.1", 8080)])
     assert said in describe_exposure(settings, None)
 
@@ -148,8 +148,8 @@ def test_a_deployment_names_each_socket_that_is_open_to_the_network():
         ListeningSocket(77, "0.0.0.0", 21000),
         ListeningSocket(78, "::", 21010),
     ]
-    said = describe_exposure(DevSettings(), found)
+    said = describe_exposure(DeploymentSettings(), found)
     assert "WARNING: open to the network: 0.0.0.0:21000 (pid 77), [::]:21010 (pid 78)" in said
-    assert "all 1 listening sockets" in describe_exposure(DevSettings(), found[:1])
-    open_engine = DevSettings.model_validate({"engine": {"host": "0.0.0.0"}})
+    assert "all 1 listening sockets" in describe_exposure(DeploymentSettings(), found[:1])
+    open_engine = DeploymentSettings.model_validate({"engine": {"host": "0.0.0.0"}})
     assert "also open to the network: 0.0.0.0:21000" in describe_exposure(open_engine, found)

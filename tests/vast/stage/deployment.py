@@ -18,7 +18,7 @@ import httpx
 
 from hosts.settings import GpuSettings, MachineSettings, TemplateSettings
 from run.commands.dev import DevStack
-from run.settings import DevSettings, EngineListen, HostMarket, TemporalSettings
+from run.settings import DeploymentSettings, EngineListen, HostMarket, TemporalSettings
 from run.state_folder.lock import free_port
 from tests.environments import python_of
 
@@ -93,7 +93,7 @@ class Deployment:
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="deployment")
         temporal, engine, market = free_ports(3)
-        self.settings = DevSettings(
+        self.settings = DeploymentSettings(
             state_dir=folder / "state",
             temporal=TemporalSettings(port=temporal, ui_port=None, db_filename=None),
             engine=EngineListen(port=engine),

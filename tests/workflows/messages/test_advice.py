@@ -7,7 +7,7 @@ import pytest
 from temporalio.client import WorkflowUpdateFailedError
 
 from activities.planner import plan as planner
-from controller.whatif import lifecycle
+from controller.whatif import advice_events
 from controller.whatif.advice import begin
 from policy.state.worker import Worker
 from stoker_wire.endpoint import EndpointConfig, EndpointPatch
@@ -102,14 +102,14 @@ async def test_a_deleted_endpoint_ends_with_its_advice(a_world: Any) -> None:
 def test_what_is_not_asked_for_is_not_carried() -> None:
     book = full_book(3)
     assert "advice" not in book.carried()
-    lifecycle.advise(book, message_validation.advise({"config": {"target_util": 0.8}}, book), 1.0)
+    advice_events.advise(book, message_validation.advise({"config": {"target_util": 0.8}}, book), 1.0)
     assert "advice" in book.carried()
 
 
 def test_a_hundred_workers_and_their_two_shadows_stay_far_under_what_a_new_run_may_carry() -> None:
     book = full_book()
     without = len(json.dumps(book.carried(), separators=(",", ":")))
-    lifecycle.advise(book, message_validation.advise({"config": {"target_util": 0.8}}, book), 1795447200.0)
+    advice_events.advise(book, message_validation.advise({"config": {"target_util": 0.8}}, book), 1795447200.0)
     more = len(json.dumps(book.carried(), separators=(",", ":"))) - without
     assert more < 36_000
     assert len(details_of(book, now=1795447200.0).encode()) < 20_000
@@ -129,14 +129,14 @@ async def test_a_planner_whose_advice_fails_still_plans(monkeypatch: pytest.Monk
 
 def test_a_late_answer_to_other_advice_changes_nothing() -> None:
     book = full_book(2)
-    lifecycle.advise(book, message_validation.advise({"config": {"target_util": 0.8}}, book), 1.0)
+    advice_events.advise(book, message_validation.advise({"config": {"target_util": 0.8}}, book), 1.0)
     old = book.record.advice
-    lifecycle.advise(book, message_validation.advise({"config": {"target_util": 0.7}}, book), 1.0)
+    advice_events.advise(book, message_validation.advise({"config": {"target_util": 0.7}}, book), 1.0)
     new = book.record.advice
-    lifecycle.adopt(book, old, 20.0)
+    advice_events.adopt(book, old, 20.0)
     assert book.record.advice is new
-    lifecycle.advise(book, None, 30.0)
-    lifecycle.adopt(book, new, 40.0)
+    advice_events.advise(book, None, 30.0)
+    advice_events.adopt(book, new, 40.0)
     assert book.record.advice is None
 
 
@@ -145,7 +145,7 @@ def test_a_worker_of_the_book_is_copied_as_it_is() -> None:
     book.record.workers["aaaaaaaaaaaa"] = Worker(
         **{name: getattr(a_worker("aaaaaaaaaaaa"), name) for name in Worker.__dataclass_fields__}
     ).replace(state=S.ERROR)
-    lifecycle.advise(book, message_validation.advise({"config": {"target_util": 0.8}}, book), 1.0)
+    advice_events.advise(book, message_validation.advise({"config": {"target_util": 0.8}}, book), 1.0)
     advice = book.record.advice
     assert advice is not None
     assert advice.live.hot == 20  # the broken one is not imagined

@@ -14,7 +14,7 @@ from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState
 from tests.workflows.world import group
 from webserver.metrics_page import served_page
-from workflows.temporal_worker.metrics import DECLARED, WorkerMetrics
+from workflows.temporal_worker.metrics import DECLARED, TemporalWorkerMetrics
 
 PROMTOOL = shutil.which("promtool")
 
@@ -26,7 +26,7 @@ async def scrape(url: str) -> str:
 
 
 async def test_a_worker_counts_what_it_does_for_an_endpoint(a_world: Any) -> None:
-    metrics = WorkerMetrics("build-7")
+    metrics = TemporalWorkerMetrics("build-7")
     metrics.market_call("search", "done", 0.2)
     async with a_world(metrics=metrics) as world:
         world.market.fail_next("create", Unavailable("down"), times=1)
@@ -71,7 +71,7 @@ async def test_a_worker_counts_what_it_does_for_an_endpoint(a_world: Any) -> Non
 
 
 async def test_a_page_of_metrics_has_nothing_else_and_no_port_twice() -> None:
-    metrics = WorkerMetrics()
+    metrics = TemporalWorkerMetrics()
     async with served_page(metrics.registry, "127.0.0.1", 0) as url, aiohttp.ClientSession() as http:
         async with http.get(url.removesuffix("/metrics")) as answer:
             assert answer.status == 404

@@ -20,24 +20,24 @@ from run.processes.temporal_server import connect_to, temporal_target
 from run.roles.notices import WorkerAlerts, start_notifier_worker
 from run.roles.stopping import stop_event
 from run.roles.tracing import interceptors_of, tracing_of
-from run.settings import DevSettings, WorkerChoice
+from run.settings import DeploymentSettings, WorkerChoice
 from run.state_folder.identity import ensure_identity
 from run.state_folder.keys import load_keys
 from stoker_wire.security.loopback import is_loopback
 from webserver.metrics_page import served_page
-from workflows.temporal_worker.metrics import WorkerMetrics
+from workflows.temporal_worker.metrics import TemporalWorkerMetrics
 from workflows.temporal_worker.worker import WorkerSettings, build_workers, forwarding_runtime
 
 log = structlog.get_logger(__name__)
 
 
-async def run_worker(settings: DevSettings) -> None:
+async def run_worker(settings: DeploymentSettings) -> None:
     """Run endpoint workflows, the planner and marketplace calls until a stop signal."""
     stop = stop_event()
     tracing = tracing_of("worker")
     keys = load_keys(settings.state_dir, generate=False, role="worker", uses_vast=settings.uses_vast)
     channels = settings.notify.channels(os.environ)
-    metrics = WorkerMetrics(settings.worker.build_id or "")
+    metrics = TemporalWorkerMetrics(settings.worker.build_id or "")
     pages = contextlib.AsyncExitStack()
     await _serve_metrics(settings.worker, metrics, pages)
     target = temporal_target(settings.temporal)
@@ -105,7 +105,7 @@ async def run_worker(settings: DevSettings) -> None:
 
 
 async def _serve_metrics(
-    choice: WorkerChoice, metrics: WorkerMetrics, pages: contextlib.AsyncExitStack
+    choice: WorkerChoice, metrics: TemporalWorkerMetrics, pages: contextlib.AsyncExitStack
 ) -> None:
     """Serve `/metrics` if the settings name a port. First of all: a worker that waits for Temporal is alive too.
 

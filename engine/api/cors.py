@@ -13,7 +13,7 @@ _VARY = ((b"vary", b"Origin"),)
 """Without the Origin field too, because a cache must not answer a page with what a program got."""
 
 
-class WebPages:
+class CorsPolicy:
     """Which pages may call, and what their browsers need to see."""
 
     def __init__(self, engine: Engine) -> None:
