@@ -95,8 +95,9 @@ class OpenAIApi:
         "OPTIONS /openai/{endpoint}/{path:.+}",
         tag="requests",
         parameters=(ENDPOINT_NAME,),
-        replies={204: Reply(about="The methods and headers that a web page may send", content_type="")},
-        refuses=(404,),
+        replies={204: Reply(about="The methods and headers that a web page may send", content_type="")}
+        | _MODEL_CALL["replies"],
+        refuses=_MODEL_CALL["refuses"],
         problem=openai_shapes.OpenAIProblem,
     )
     def preflight(self, request: Request, cycle: ResponseCycle) -> None:

@@ -244,12 +244,13 @@ def test_text_that_is_no_ticket_is_refused(text: str) -> None:
 
 
 amounts = st.floats(0, 1e300)
+names = st.text(st.characters(codec="utf-8"), max_size=60)  # the console API refuses lone surrogates
 
 
 @examples(40)
 @given(
     said=st.builds(
-        Ticket, e=texts, w=texts, c=amounts, r=st.integers(), n=st.integers(), x=amounts.map(lambda x: x + 1)
+        Ticket, e=names, w=names, c=amounts, r=st.integers(), n=st.integers(), x=amounts.map(lambda x: x + 1)
     )
 )
 def test_a_ticket_is_read_back_as_it_was_sealed(said: Ticket) -> None:

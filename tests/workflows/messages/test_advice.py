@@ -109,7 +109,9 @@ def test_what_is_not_asked_for_is_not_carried() -> None:
 def test_a_hundred_workers_and_their_two_shadows_stay_far_under_what_a_new_run_may_carry() -> None:
     book = full_book()
     without = len(json.dumps(book.carried(), separators=(",", ":")))
-    advice_events.advise(book, message_validation.advise({"config": {"target_util": 0.8}}, book), 1795447200.0)
+    advice_events.advise(
+        book, message_validation.advise({"config": {"target_util": 0.8}}, book), 1795447200.0
+    )
     more = len(json.dumps(book.carried(), separators=(",", ":"))) - without
     assert more < 36_000
     assert len(details_of(book, now=1795447200.0).encode()) < 20_000
