@@ -257,6 +257,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--traces", default="", help="only these workloads, e.g. servegen_onoff,sparse")
     parser.add_argument("--first", action="store_true", help="the first parts of the traces, for tuning")
     parser.add_argument("--scalers", default="", help="only these, e.g. stoker,Ray Serve")
+    parser.add_argument("--settings", type=int, default=2, help="of each peer in the fronts; 0: all of them")
     parser.add_argument("--seeds", type=int, default=1, help="medians over so many seeds of the world")
     parser.add_argument("--processes", type=int, default=cores(), help="run so many at a time")
     parser.add_argument("--json", type=Path, help="write what was measured here")
@@ -293,7 +294,7 @@ def main() -> int:
     small = [each for each in chosen if each.workers <= 3]
 
     def all_fronts() -> list[Row]:
-        contestants = pareto_front.swept(bench.names, quick=args.quick)
+        contestants = pareto_front.swept(bench.names, settings_max=args.settings or None)
         rows = pareto_front.fronts(chosen, POOL, contestants, processes=args.processes, seeds=bench.seeds)
         if args.pictures:
             args.pictures.mkdir(parents=True, exist_ok=True)

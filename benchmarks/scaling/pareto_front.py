@@ -15,23 +15,35 @@ LEVELS = (0.90, 0.95, 0.99, 0.995)
 """Attainments at which the policy's front is compared with the peers'."""
 P99_SECONDS = (2.0, 10.0, 30.0)
 """p99 waits at which it is compared, too."""
-ERROR_BUDGETS = (0.1, 0.03, 0.01, 0.003, 0.001)
-_QUICK_BUDGETS = (0.03, 0.01, 0.003)
-_QUICK_SETTINGS = 2
-"""Settings of each peer in a quick run: the defaults and the first other one."""
+KNOBS: tuple[dict[str, float], ...] = (
+    *({"error_budget": budget} for budget in (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)),
+    {"error_budget": 0.003, "target_queue_time": 4.0},
+    {"error_budget": 0.001, "target_queue_time": 2.0},
+    {"error_budget": 0.001, "target_queue_time": 2.0, "target_util": 0.7},
+)
+"""The policy's settings: from a large error budget to a short target with spare capacity."""
 _T95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36}
 """Student's t for a two-sided interval of 95 %, by the number of seeds."""
 
 
-def swept(names: set[str], config: EndpointConfig = FIXED, *, quick: bool = False) -> list[Setting]:
-    """The policy at several error budgets, and the peers in all settings; `names` limits the scalers."""
-    budgets = _QUICK_BUDGETS if quick else ERROR_BUDGETS
+def swept(
+    names: set[str], config: EndpointConfig = FIXED, *, settings_max: int | None = None
+) -> list[Setting]:
+    """The policy in the settings of `KNOBS`, and the peers in their first `settings_max` settings, the defaults first.
+
+    `names` limits the scalers.
+    """
     ours = [
-        Setting("stoker", f"error budget {budget:.2%}", each.make, each.line_seconds)
-        for budget in budgets
-        for each in [fixed(config.model_copy(update={"error_budget": budget}))]
+        Setting(
+            "stoker",
+            ", ".join(f"{name} {value:g}" for name, value in knobs.items()),
+            each.make,
+            each.line_seconds,
+        )
+        for knobs in KNOBS
+        for each in [fixed(config.model_copy(update=knobs))]
     ]
-    peers = [each for name in PEERS for each in settings(name)[: _QUICK_SETTINGS if quick else None]]
+    peers = [each for name in PEERS for each in settings(name)[:settings_max]]
     return [each for each in ours + peers if not names or each.scaler in names]
 
 
