@@ -8,20 +8,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from controller import effects
 from controller.controller import TIMER_LATE_SECONDS, TIMER_SECONDS_MIN, EndpointController
-from controller.effects import (
-    ChangeInstance,
-    CreatedInstance,
-    CreateInstance,
-    Done,
-    Effect,
-    Failed,
-    FoundOffers,
-    ListedInstances,
-    ListInstances,
-    Result,
-    SearchOffers,
-)
 from policy.state.observation import LAUNCH_IDS_PER_PLAN
 from policy.state.plan import CancelDrain, Plan, PollInstances, Search, StartDrain
 from policy.tuning import DEFAULT_TUNING, Tuning
@@ -84,7 +72,7 @@ class SimulatedController:
             self._controller.on_timer()
             self._plan()
 
-    def _on_result(self, effect: Effect, result: Result) -> None:
+    def _on_result(self, effect: effects.Effect, result: effects.Result) -> None:
         self._controller.on_result(effect, result, EPOCH + self._world.now)
         if self._controller.due:
             self._plan_soon()
@@ -103,10 +91,10 @@ class SimulatedController:
 
     def _plan(self) -> None:
         world = self._world
-        made, effects = self._controller.plan_at_once(self._ids, EPOCH + world.now)
+        made, begun = self._controller.plan_at_once(self._ids, EPOCH + world.now)
         self.plans += 1
         self._note(made)
-        for effect in effects:
+        for effect in begun:
             self._carry_out(effect)
         self._timer += 1
         due = self._controller.state.record.replan_at
@@ -127,42 +115,46 @@ class SimulatedController:
 
     # effects
 
-    def _carry_out(self, effect: Effect) -> None:
+    def _carry_out(self, effect: effects.Effect) -> None:
         world = self._world
         match effect:
-            case SearchOffers():
-                world.search(lambda offers: self._on_result(effect, FoundOffers(offers=offers)))
-            case ListInstances():
+            case effects.SearchOffers():
+                world.search(lambda offers: self._on_result(effect, effects.FoundOffers(offers=offers)))
+            case effects.ListInstances():
                 world.after(world.settings.operation_seconds, self._list, effect)
-            case CreateInstance():
+            case effects.CreateInstance():
                 self._ids = _launch_ids(int(effect.key, 16) + 1)
                 world.create(effect.key, effect.offer.id, lambda machine: self._created(effect, machine))
-            case ChangeInstance():
+            case effects.ChangeInstance():
                 self._change(effect)
 
-    def _created(self, effect: CreateInstance, machine: Machine | None) -> None:
+    def _created(self, effect: effects.CreateInstance, machine: Machine | None) -> None:
         if machine is None:
-            self._on_result(effect, Failed(kind="OfferGone", text=""))
+            self._on_result(effect, effects.Failed(kind="OfferGone", text=""))
             return
         self._machines[effect.key] = machine
-        created = CreatedInstance(instance_id=machine.id, storage_dollars_per_hour=machine.storage_price)
+        created = effects.CreatedInstance(
+            instance_id=machine.id, storage_dollars_per_hour=machine.storage_price
+        )
         self._on_result(effect, created)
 
-    def _change(self, effect: ChangeInstance) -> None:
+    def _change(self, effect: effects.ChangeInstance) -> None:
         world, machine = self._world, self._machines.get(effect.key)
         if machine is None:
             world.after(0.0, lambda _: self._changed(effect, False))
         else:
             world.change(effect.worker.operation, machine, lambda ok: self._changed(effect, ok))
 
-    def _changed(self, effect: ChangeInstance, ok: bool) -> None:
+    def _changed(self, effect: effects.ChangeInstance, ok: bool) -> None:
         # The world answers when the machine has reached the state, not when it accepts the call.
-        self._on_result(effect, Done(confirmed=True) if ok else Failed(kind="InstanceGone", text=""))
+        self._on_result(
+            effect, effects.Done(confirmed=True) if ok else effects.Failed(kind="InstanceGone", text="")
+        )
 
-    def _list(self, effect: ListInstances) -> None:
+    def _list(self, effect: effects.ListInstances) -> None:
         machines, workers = self._world.machines, self._controller.state.record.workers.values()
         known = [worker.instance_id for worker in workers if worker.instance_id is not None]
-        listed = ListedInstances(
+        listed = effects.ListedInstances(
             instances=tuple([_instance(each, each.stage) for each in machines.values()]),
             gone=tuple(each for each in known if each not in machines),
         )

@@ -11,20 +11,8 @@ from temporalio.exceptions import ActivityError, ApplicationError
 
 from activities import messages
 from activities.instances import MarketActivities
+from controller import effects
 from controller.controller import LIST_LAG_SECONDS, NOTICE_SECONDS, EndpointController
-from controller.effects import (
-    ChangeInstance,
-    CreatedInstance,
-    CreateInstance,
-    Done,
-    Effect,
-    Failed,
-    FoundOffers,
-    ListedInstances,
-    ListInstances,
-    Result,
-    SearchOffers,
-)
 from policy.state.worker import Worker
 from policy.state.worker_events import RESTARTS
 from stoker_wire.states import WorkerState
@@ -48,12 +36,12 @@ class Effects:
         if self._fault is not None:
             raise self._fault
 
-    def start(self, effects: Iterable[Effect]) -> None:
+    def start(self, wanted: Iterable[effects.Effect]) -> None:
         """Start each of them, in this order."""
-        for effect in effects:
+        for effect in wanted:
             self._tasks[effect.key] = asyncio.create_task(self._run(effect), name=effect.key)
 
-    async def _run(self, effect: Effect) -> None:
+    async def _run(self, effect: effects.Effect) -> None:
         try:
             result = await self._carry_out(effect)
             self._controller.on_result(effect, result, workflow.time())
@@ -63,26 +51,26 @@ class Effects:
             self._tasks.pop(effect.key, None)
             self._done()
 
-    async def _carry_out(self, effect: Effect) -> Result:
+    async def _carry_out(self, effect: effects.Effect) -> effects.Result:
         try:
             match effect:
-                case SearchOffers():
+                case effects.SearchOffers():
                     return await self._search(effect)
-                case ListInstances():
+                case effects.ListInstances():
                     return await self._list(effect)
-                case CreateInstance():
+                case effects.CreateInstance():
                     return await self._create(effect)
-                case ChangeInstance():
+                case effects.ChangeInstance():
                     return await self._change(effect)
         except ActivityError as error:
             return _failed(error)
 
-    async def _search(self, effect: SearchOffers) -> FoundOffers:
+    async def _search(self, effect: effects.SearchOffers) -> effects.FoundOffers:
         asked = messages.SearchOffers(workergroup=effect.workergroup)
         how = options.search_options(effect.workergroup.id)
         return await workflow.execute_activity_method(MarketActivities.search_offers, asked, **how)
 
-    async def _list(self, effect: ListInstances) -> ListedInstances:
+    async def _list(self, effect: effects.ListInstances) -> effects.ListedInstances:
         asked = messages.ListInstances(
             prefix=messages.label_prefix(self._name),
             bills_since=effect.bills_since,
@@ -93,7 +81,7 @@ class Effects:
             MarketActivities.list_instances, asked, **options.list_options(effect.reason)
         )
 
-    async def _create(self, effect: CreateInstance) -> CreatedInstance:
+    async def _create(self, effect: effects.CreateInstance) -> effects.CreatedInstance:
         if effect.resumed:
             # An attempt of the run before has to end, and its instance to be listed, before it can be adopted.
             seconds = options.TRY_SECONDS_MAX + LIST_LAG_SECONDS + 1
@@ -110,7 +98,7 @@ class Effects:
         how = options.create_options(effect.offer)
         return await workflow.execute_activity_method(MarketActivities.create_instance, asked, **how)
 
-    async def _change(self, effect: ChangeInstance) -> Done:
+    async def _change(self, effect: effects.ChangeInstance) -> effects.Done:
         worker = effect.worker
         if effect.resumed and worker.operation in RESTARTS:
             # An attempt of the run before has to end, or it restarts a worker that serves again.
@@ -119,12 +107,12 @@ class Effects:
             await self._let_requests_end(worker.launch_id)
         if worker.operation == "destroy":
             await self._destroy(worker)
-            return Done(confirmed=worker.instance_id is not None)
+            return effects.Done(confirmed=worker.instance_id is not None)
         if worker.operation == "update":
             await self._update(effect)
         else:
             await self._ask(worker)
-        return Done()
+        return effects.Done()
 
     async def _let_requests_end(self, launch_id: str) -> None:
         """Wait until no engine routes to the worker and it holds no request, at most for the drain deadline."""
@@ -164,7 +152,7 @@ class Effects:
         how = options.destroy_options(options.named(worker))
         await workflow.execute_activity_method(MarketActivities.destroy_instance, asked, **how)
 
-    async def _update(self, effect: ChangeInstance) -> None:
+    async def _update(self, effect: effects.ChangeInstance) -> None:
         worker, group = effect.worker, effect.workergroup
         if group is None:
             return  # The planner releases it: its workergroup was removed.
@@ -180,9 +168,9 @@ class Effects:
         await workflow.execute_activity_method(MarketActivities.update_instance, asked, **how)
 
 
-def _failed(error: ActivityError) -> Failed:
+def _failed(error: ActivityError) -> effects.Failed:
     """The error's type, as the activity named it, and what it says."""
     cause = error.cause
     if isinstance(cause, ApplicationError):
-        return Failed(kind=cause.type or "", text=cause.message)
-    return Failed(kind=type(cause).__name__, text=str(cause or error))
+        return effects.Failed(kind=cause.type or "", text=cause.message)
+    return effects.Failed(kind=type(cause).__name__, text=str(cause or error))
