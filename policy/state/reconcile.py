@@ -1,6 +1,6 @@
 """Reconcile the workers with the marketplace listing: state changes, lost instances and orphans."""
 
-from collections.abc import Container, Iterable
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 
 from policy.state.lifecycle import LIFECYCLE, MARKET_STOPPED, advance
@@ -29,7 +29,7 @@ _IMAGE_FAULTS = ("manifest unknown", "pull access denied", "no such image", "inv
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Listing:
+class ListedFleet:
     """The fleet after a listing."""
 
     workers: tuple[Worker, ...]
@@ -60,7 +60,7 @@ def fold_listing(
     learned: MachineStats,
     gone: Container[int] = (),
     shown: Container[int] = (),
-) -> Listing:
+) -> ListedFleet:
     """The fleet after a complete listing that was requested at `asked_at`.
 
     `label_prefix` is `stoker:<endpoint>:`; the rest of a label is the launch id. For a worker that changed after the
@@ -72,12 +72,11 @@ def fold_listing(
     removed.
     """
     instances = tuple(instances)
-    ours = [each for each in instances if (each.label or "").startswith(label_prefix)]
+    ours = [each for each in instances if _ours(each, label_prefix)]
     by_id = {each.id: each for each in instances}
     # The first instance with a label belongs to the launch; a second one was rented twice.
     by_launch = {_launch(each, label_prefix): each for each in sorted(ours, key=lambda each: -each.id)}
     workers = tuple(workers)
-    known = {worker.launch_id for worker in workers}
     claimed: set[int] = set()
     kept: list[Worker] = []
     removed: list[Worker] = []
@@ -85,14 +84,7 @@ def fold_listing(
     missing_ids = [
         worker.instance_id
         for worker in workers
-        if worker.instance_id is not None
-        and not _is_newly_created(worker, asked_at)
-        and not worker.operation
-        and worker.instance_id not in gone
-        and (
-            worker.instance_id not in by_id
-            or (worker.instance_id in shown and _ours(by_id[worker.instance_id], label_prefix))
-        )
+        if _is_missing(worker, asked_at, by_id, label_prefix, gone, shown)
     ]
     if missing_ids:
         lacks = (
@@ -117,23 +109,42 @@ def fold_listing(
             removed.append(worker)
         else:
             kept.append(folded.worker)
-    orphans = []
-    for unclaimed in ours:
-        if unclaimed.id not in claimed:
-            launch_id = _launch(unclaimed, label_prefix)
-            name = f"{launch_id}-{unclaimed.id}" if launch_id in known or not launch_id else launch_id
-            orphans.append(_orphan(unclaimed, name, now))
-            known.add(name)
-    lines += [
-        (
-            orphan.launch_id,
-            f"instance {orphan.instance_id} ({orphan.launch_id}) belongs to no worker; releasing it",
-        )
-        for orphan in orphans
-    ]
-    return Listing(
-        workers=tuple(kept), orphans=tuple(orphans), gone=tuple(removed), learned=learned, lines=tuple(lines)
+    unclaimed = [each for each in ours if each.id not in claimed]
+    orphans = _orphans(unclaimed, {worker.launch_id for worker in workers}, label_prefix, now)
+    for orphan in orphans:
+        said = f"instance {orphan.instance_id} ({orphan.launch_id}) belongs to no worker; releasing it"
+        lines.append((orphan.launch_id, said))
+    return ListedFleet(
+        workers=tuple(kept), orphans=orphans, gone=tuple(removed), learned=learned, lines=tuple(lines)
     )
+
+
+def _is_missing(
+    worker: Worker,
+    asked_at: float,
+    by_id: Mapping[int, Instance],
+    label_prefix: str,
+    gone: Container[int],
+    shown: Container[int],
+) -> bool:
+    """Whether the list should show the worker's instance and does not, although no query says that it is gone."""
+    number = worker.instance_id
+    if number is None or number in gone or worker.operation or _is_newly_created(worker, asked_at):
+        return False
+    return number not in by_id or (number in shown and _ours(by_id[number], label_prefix))
+
+
+def _orphans(
+    unclaimed: Iterable[Instance], known: set[str], label_prefix: str, now: float
+) -> tuple[Worker, ...]:
+    """Instances of no known worker, each as a worker with a launch id of its own."""
+    orphans = []
+    for instance in unclaimed:
+        launch_id = _launch(instance, label_prefix)
+        name = f"{launch_id}-{instance.id}" if launch_id in known or not launch_id else launch_id
+        orphans.append(_orphan(instance, name, now))
+        known.add(name)
+    return tuple(orphans)
 
 
 def _launch(instance: Instance, label_prefix: str) -> str:
