@@ -20,7 +20,7 @@ from policy.signalling.metrics_batcher import MetricsBatcher
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.states import WorkerState
 from tests.seeded.temporal.environment import a_world_here
-from tests.seeded.temporal.sealed import sealed
+from tests.seeded.temporal.virtual_time import sealed
 from tests.workflows.world import group
 
 DAYS = 30

@@ -10,7 +10,7 @@ import pytest
 from market.interface import Unavailable
 from market.shared_listing import SharedListing
 from stoker_wire.market import Instance
-from tests.seeded.temporal.sealed import JumpingLoop
+from tests.seeded.temporal.virtual_time import JumpingLoop
 
 T = TypeVar("T")
 

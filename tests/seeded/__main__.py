@@ -6,7 +6,7 @@ import sys
 import structlog
 
 from tests.seeded.scenario import scenario
-from tests.seeded.temporal.sealed import BEGINNING, sealed
+from tests.seeded.temporal.virtual_time import BEGINNING, sealed
 from tests.seeded.world import World
 
 

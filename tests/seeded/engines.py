@@ -17,7 +17,7 @@ from engine.engine import Engine
 from engine.settings import EngineSettings
 from stoker_wire.errors.problem import Problem
 from stoker_wire.http1.request import Request
-from tests.seeded.boxes import ConnectionLost, Reply
+from tests.seeded.worker_processes import ConnectionLost, Reply
 
 SECRETS = DeploymentSecrets(
     hmac_secret=b"an hmac secret of seeded worlds",

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 from activities.messages import label_prefix, read_label
 from policy.tuning import DEFAULT_TUNING
 from stoker_wire.control import workflow_id
-from tests.seeded.boxes import Box
 from tests.seeded.engines import SECRETS
 from tests.seeded.machine import Machine
+from tests.seeded.worker_processes import WorkerProcess
 
 if TYPE_CHECKING:
     from tests.seeded.world import World
@@ -193,7 +193,7 @@ class Invariants:
                 f"{what} of instance {machine.id} ({box.launch_id}) while it held {held}: {reason}"
             )
 
-    def stopped(self, box: Box) -> None:
+    def stopped(self, box: WorkerProcess) -> None:
         """A worker process ended."""
 
     # every few seconds

@@ -13,8 +13,8 @@ from typing import Any
 from market.interface import InstanceGone, Launch, OfferGone, OfferQuery, RateLimited, Refused, Unavailable
 from stoker_wire.market import Charge, Instance, Offer, Template
 from tests.seeded.machine import GPU_BILLED, Machine
-from tests.seeded.temporal.sealed import BEGINNING
-from tests.seeded.troubles import Pace, Troubles
+from tests.seeded.market_faults import MarketFaults, Pace
+from tests.seeded.temporal.virtual_time import BEGINNING
 
 HOURS_PER_MONTH = 730.0
 
@@ -35,7 +35,7 @@ class SeededMarket:
         templates: list[Template],
         *,
         pace: Pace,
-        troubles: Troubles,
+        troubles: MarketFaults,
     ) -> None:
         self._loop = asyncio.get_running_loop()
         self.pace = pace

@@ -8,8 +8,8 @@ from typing import Any
 from stoker_wire.endpoint import EndpointConfig
 from stoker_wire.market import Offer, Template
 from stoker_wire.workergroup import Workergroup
+from tests.seeded.market_faults import CALM, MarketFaults, Pace
 from tests.seeded.temporal.executions import Weather
-from tests.seeded.troubles import CALM, Pace, Troubles
 
 TEMPLATES = [
     Template(
@@ -61,7 +61,7 @@ class Scenario:
     groups: tuple[Workergroup, ...]
     offers: tuple[Offer, ...]
     pace: Pace
-    troubles: Troubles
+    troubles: MarketFaults
     weather: Weather
     lines: Lines
     phases: tuple[Phase, ...]
@@ -172,13 +172,13 @@ def _offers(chance: random.Random) -> tuple[Offer, ...]:
     return tuple(made)
 
 
-def _troubles(chance: random.Random) -> Troubles:
+def _troubles(chance: random.Random) -> MarketFaults:
     """Each kind of fault is off, rare or frequent; with all of them frequent at once, no run would get far."""
 
     def some(rare: float, frequent: float) -> float:
         return chance.choice([0.0, 0.0, 0.0, rare, rare, frequent])
 
-    return Troubles(
+    return MarketFaults(
         limited=some(0.03, 0.15),
         unavailable=some(0.03, 0.15),
         timeout=some(0.02, 0.08),

@@ -21,8 +21,8 @@ from controller.state import EndpointStateBook
 from policy.state.reconcile import fold_listing
 from policy.state.worker_events import FoldResult, fold_operation_result
 from tests.seeded.engines import SECRETS
+from tests.seeded.market_faults import CALM, MarketFaults
 from tests.seeded.scenario import Event, Lines, Phase, Scenario
-from tests.seeded.troubles import CALM, Troubles
 from tests.seeded.world import live
 
 pytestmark = [pytest.mark.long, pytest.mark.timeout(900)]
@@ -109,13 +109,13 @@ def dear(scenario: Scenario) -> Scenario:
 
 
 def answers_are_lost(scenario: Scenario) -> Scenario:
-    return replace(busy(scenario), troubles=Troubles(lost=0.4))
+    return replace(busy(scenario), troubles=MarketFaults(lost=0.4))
 
 
 def stops_are_ignored(scenario: Scenario) -> Scenario:
     """The load ends, stopped machines keep running, and there is time for a second attempt."""
     phases = (*busy(scenario).phases, Phase(seconds=900.0, requests_per_second=0.0))
-    return replace(busy(scenario), troubles=Troubles(stop_ignored=0.8), phases=phases)
+    return replace(busy(scenario), troubles=MarketFaults(stop_ignored=0.8), phases=phases)
 
 
 def an_orphan_appears(scenario: Scenario) -> Scenario:
@@ -131,7 +131,7 @@ def lists_are_empty(scenario: Scenario) -> Scenario:
     """One machine is allowed, and some lists do not contain it."""
     full = busy(scenario).config.model_copy(update={"max_workers": 1})
     phases = (*busy(scenario).phases, Phase(seconds=900.0, requests_per_second=0.01))
-    troubles = Troubles(list_empty=0.3)
+    troubles = MarketFaults(list_empty=0.3)
     return replace(busy(scenario), config=full, troubles=troubles, phases=phases, events=())
 
 

@@ -19,14 +19,14 @@ from stoker_wire.control import SWEEP_ID, EndpointSpec, workflow_id
 from stoker_wire.errors.problem import Problem
 from stoker_wire.security.ticket import TICKET_SECONDS
 from tests.seeded import scenario as scenarios
-from tests.seeded.boxes import Box, ConnectionLost
 from tests.seeded.engines import SECRETS, EngineHost
 from tests.seeded.invariants import Invariants
 from tests.seeded.machine import Machine
 from tests.seeded.market import SeededMarket
 from tests.seeded.scenario import TEMPLATES, Event, Scenario
-from tests.seeded.temporal.sealed import BEGINNING, sealed
 from tests.seeded.temporal.server import Server
+from tests.seeded.temporal.virtual_time import BEGINNING, sealed
+from tests.seeded.worker_processes import ConnectionLost, WorkerProcess
 from workflows.endpoint import EndpointWorkflow
 from workflows.sweep.sweep import SweepActivities, SweepSpec, SweepWorkflow
 
@@ -85,7 +85,7 @@ class World:
                 activities.list_instances,
             ],
         )
-        self.boxes: dict[int, Box] = {}
+        self.boxes: dict[int, WorkerProcess] = {}
         self.engines: list[EngineHost] = []
         self.requests: list[Asked] = []
         self.tickets: dict[str, dict[int, float]] = {}
@@ -237,7 +237,7 @@ class World:
             self.boxes.pop(machine.id).die()
             self.invariants.stopped(box)
         elif runs and box is None:
-            box = Box(
+            box = WorkerProcess(
                 self,
                 machine,
                 self.now(),

@@ -25,7 +25,7 @@ from temporalio.service import RPCError, RPCStatusCode
 from temporalio.worker import UnsandboxedWorkflowRunner
 from temporalio.worker._workflow_instance import WorkflowInstance, WorkflowInstanceDetails
 
-from tests.seeded.hands import Hands
+from tests.seeded.activity_runner import ActivityRunner
 from tests.seeded.temporal.client import Client
 from tests.seeded.temporal.executions import (
     FAILURES,
@@ -40,7 +40,7 @@ from tests.seeded.temporal.executions import (
     commands_of,
     difference,
 )
-from tests.seeded.temporal.sealed import BEGINNING
+from tests.seeded.temporal.virtual_time import BEGINNING
 from workflows.temporal_worker.converter import data_converter
 
 TASK_TIMEOUT_SECONDS = 10.0
@@ -75,7 +75,7 @@ class Server:
         self._chance = chance
         self._epoch = 0
         self._workflows: dict[str, Any] = {}
-        self.hands = Hands(chance, weather, self.counts, now=self.now, resolve=self._resolve)
+        self.hands = ActivityRunner(chance, weather, self.counts, now=self.now, resolve=self._resolve)
 
     # set-up
 

@@ -17,7 +17,7 @@ class Pace:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Troubles:
+class MarketFaults:
     """Fault rates: shares of calls, or of machines."""
 
     limited: float = 0.0
@@ -57,4 +57,4 @@ class Troubles:
     """Lists that lack some instances."""
 
 
-CALM = Troubles()
+CALM = MarketFaults()

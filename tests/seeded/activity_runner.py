@@ -20,7 +20,7 @@ from stoker_wire.control import MARKET_TASK_QUEUE
 from tests.seeded.temporal.executions import FAILURES, PAYLOADS, Run, TaskFailed, Weather
 
 
-class Hands:
+class ActivityRunner:
     """Runs the activities that workflows schedule, while a worker is up."""
 
     def __init__(

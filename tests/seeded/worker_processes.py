@@ -34,7 +34,7 @@ class Job:
 
 
 @dataclass(eq=False)
-class Box:
+class WorkerProcess:
     """One worker process. A restarted machine has a new one."""
 
     world: "World"
