@@ -16,12 +16,14 @@ LEVELS = (0.90, 0.95, 0.99, 0.995)
 P99_SECONDS = (2.0, 10.0, 30.0)
 """p99 waits at which it is compared, too."""
 KNOBS: tuple[dict[str, float], ...] = (
+    {"error_budget": 1.0, "target_queue_time": 30.0},
+    {"error_budget": 0.3, "target_queue_time": 16.0},
     *({"error_budget": budget} for budget in (0.3, 0.1, 0.03, 0.01, 0.003, 0.001)),
     {"error_budget": 0.003, "target_queue_time": 4.0},
     {"error_budget": 0.001, "target_queue_time": 2.0},
     {"error_budget": 0.001, "target_queue_time": 2.0, "target_util": 0.7},
 )
-"""The policy's settings: from a large error budget to a short target with spare capacity."""
+"""The policy's settings: from a long target and a large error budget to a short target with spare capacity."""
 _T95 = {2: 12.71, 3: 4.30, 4: 3.18, 5: 2.78, 6: 2.57, 7: 2.45, 8: 2.36}
 """Student's t for a two-sided interval of 95 %, by the number of seeds."""
 
