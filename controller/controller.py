@@ -67,6 +67,9 @@ LIST_LAG_SECONDS = 5.0
 TIMER_LATE_SECONDS = 0.2
 """Timers fire this long after the wanted time, so that work due a few milliseconds later is due as well. Otherwise such
 work would need a second timer and a second plan."""
+SUSPENDED_SECONDS = 30.0
+"""A timer that fires later than this tells nothing about workers that did not report in time. Doubled: after a shorter
+sleep of the machine, workers are rebooted that could not report."""
 TIMER_SECONDS_MIN = 0.5
 """Shortest timer, so that no plan can make its host spin."""
 BILLS_SECONDS = 3600.0
@@ -121,9 +124,15 @@ class EndpointController:
         self.state.count_dollars(now)
         self._set_due(change(self.state, value, now))
 
-    def on_timer(self) -> None:
-        """The time that `replan_at` named has come."""
-        self.state.record.replan_at = None
+    def on_timer(self, now: float) -> None:
+        """The time that `replan_at` named has come.
+
+        A late timer shows that the deployment was suspended: no engine could hear a worker meanwhile.
+        """
+        record = self.state.record
+        if record.replan_at is not None and now - record.replan_at > SUSPENDED_SECONDS:
+            record.listening_since = now
+        record.replan_at = None
         self._set_due("the time has come")
 
     # plans

@@ -48,6 +48,7 @@ def _fold(book: EndpointStateBook, batch: MetricsBatch, now: float) -> str | Non
     record.engines.pop(batch.engine_id, None)
     record.engines[batch.engine_id] = _engine(batch, record.workers.keys(), now)
     _forget_engines(record, now)
+    record.listening_since = max(record.listening_since, batch.listening_since)
     record.request_breaks = _request_breaks(book, batch, now)
     count_use(record, batch.keys, now)
     record.load = load_windows.fold(

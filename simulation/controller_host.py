@@ -69,7 +69,7 @@ class SimulatedController:
 
     def _on_timer(self, timer: int) -> None:
         if timer == self._timer:
-            self._controller.on_timer()
+            self._controller.on_timer(EPOCH + self._world.now)
             self._plan()
 
     def _on_result(self, effect: effects.Effect, result: effects.Result) -> None:

@@ -53,7 +53,7 @@ class EndpointWorkflow(MessageHandlers):
         self._controller = EndpointController(state, label_prefix=label_prefix(state.name))
         self._effects = Effects(self._controller, self._note_change)
         self._publisher = Publisher(state)
-        self._timer = WakeTimer(self._controller.on_timer)
+        self._timer = WakeTimer(lambda: self._controller.on_timer(workflow.time()))
         self._changed = False
         """The state changed, so the main loop has to run."""
         self._history_events_max = spec.history_events_max

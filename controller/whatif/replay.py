@@ -138,7 +138,7 @@ class _Host:
         requests = math.ceil(self._backlog / self._cost)
         record.load = replace(load, backlog_load=self._backlog, backlog_requests=requests)
         if record.replan_at is not None and self.clock >= record.replan_at:
-            controller.on_timer()
+            controller.on_timer(record.replan_at)
         if (
             controller.due
             or changed

@@ -11,6 +11,7 @@ from controller.controller import (
     FALLBACK_SECONDS,
     LIST_LAG_SECONDS,
     REPLAN_SECONDS,
+    SUSPENDED_SECONDS,
     EndpointController,
 )
 from controller.drain_handshake import TICKETS_SECONDS
@@ -116,10 +117,18 @@ def test_a_change_that_needs_no_plan_makes_none_due():
     assert made.due == ""
 
 
+def test_a_timer_that_fires_late_is_no_evidence_against_workers_that_did_not_report():
+    for late, listening_since in ((1.0, 0.0), (SUSPENDED_SECONDS + 1, NOW + SUSPENDED_SECONDS + 1)):
+        made = controller(worker("w"))
+        made.state.record.replan_at = NOW
+        made.on_timer(NOW + late)
+        assert made.observe((), NOW + late).listening_since == listening_since
+
+
 def test_the_timer_makes_a_plan_due_once():
     made = controller()
     made.state.record.replan_at = NOW
-    made.on_timer()
+    made.on_timer(NOW)
     assert (made.due, made.state.record.replan_at) == ("the time has come", None)
 
 

@@ -35,6 +35,16 @@ def test_a_repeated_or_older_batch_is_dropped():
     assert (book.record.engines["e"].sequence, book.record.engines["e"].heard_at) == (8, NOW + 2)
 
 
+def test_workers_are_judged_from_when_the_last_engine_began_to_listen():
+    book = a_book()
+    fold(book, [batch(listening_since=NOW - 9)], NOW)
+    fold(book, [batch(engine="older", listening_since=NOW - 1000)], NOW)
+    assert (
+        book.observation(NOW, launch_ids=(), listing_in_progress=False, searching=()).listening_since
+        == NOW - 9
+    )
+
+
 def test_the_first_reason_of_the_batches_is_given():
     book = a_book()
     assert fold(book, [batch(urgent=""), batch(sequence=2, urgent="b")], NOW) == "b"

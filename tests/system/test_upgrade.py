@@ -27,14 +27,14 @@ CHANGES = {
         ),
     ],
     "controller/state.py": [
-        ("    version: int = 1\n", '    version: int = 2\n    mood: str = ""\n'),
+        ("    key_version: int = 1\n", '    key_version: int = 1\n    mood: str = ""\n'),
         (
             "        self.record.decisions = list(self.log.lines)\n",
             '        self.record.decisions = list(self.log.lines)\n        self.record.mood = "new"\n',
         ),
     ],
 }
-"""The next release: one more parameter, one more field in the state, another version of the record."""
+"""The next release: one more parameter, one more field in the state."""
 
 
 class Versioned(DevStack):
