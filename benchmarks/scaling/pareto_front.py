@@ -138,6 +138,7 @@ def half_width(values: Sequence[float]) -> float:
 def draw(rows: Sequence[Row], workload: Workload, path: Path) -> None:
     """A picture of a workload's front: attainment and p99 wait over dollars per 1,000 requests."""
     from matplotlib import pyplot as plt  # noqa: PLC0415 - only for pictures
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator  # noqa: PLC0415
 
     figure, axes = plt.subplots(1, 2, figsize=(11, 4.6), layout="tight")
     for scaler in dict.fromkeys(each["scaler"] for each in rows):
@@ -155,8 +156,11 @@ def draw(rows: Sequence[Row], workload: Workload, path: Path) -> None:
     axes[1].set_ylabel("p99 wait, s")
     for each in axes:
         each.set(xscale="log", yscale="log", xlabel=r"\$ per 1,000 requests")
+        each.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+        each.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        each.xaxis.set_minor_locator(NullLocator())
         each.grid(alpha=0.25)
     axes[1].legend(frameon=False, fontsize=8, loc="upper left", bbox_to_anchor=(1.0, 1.0))
     figure.suptitle(f"{workload.name}, mean load {workload.workers}", fontsize=11)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=90)
     plt.close(figure)
