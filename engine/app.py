@@ -54,11 +54,6 @@ class Parts:
     names: frozenset[str]
 
 
-def create_app(settings: EngineSettings, temporal_client: Client) -> web.Application:
-    """The engine's calls as an application."""
-    return create_parts(settings, temporal_client).app
-
-
 def create_parts(
     settings: EngineSettings, temporal_client: Client, *, tracing: "Tracing | None" = None
 ) -> Parts:
@@ -68,7 +63,7 @@ def create_parts(
     """
     engine = Engine(settings, temporal_client, tracing=tracing)
     route_api = RouteApi(engine)
-    trusted = settings.worker_ssl_context or worker_trust(settings.ca_key_pem)
+    trusted = worker_trust(settings.ca_key_pem)
     cors = CorsPolicy(engine)
     openai_api = OpenAIApi(engine, route_api, cors, trusted)
     job_api = JobApi(engine, route_api, openai_api, cors)

@@ -1,6 +1,5 @@
 """Settings of an engine. `run` reads them from files and the environment."""
 
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -114,8 +113,6 @@ class EngineSettings:
     """URL at which clients and workers reach this engine, without a trailing slash."""
     allowed_hosts: tuple[str, ...] = ()
     """Additional host names that are accepted in the `Host` field, besides IP addresses and that of `public_url`."""
-    worker_ssl_context: ssl.SSLContext | None = None
-    """TLS context with which the OpenAI proxy verifies workers; None: the system's certificate authorities."""
     saved_logs_dir: Path | None = None
     """The folder in which Temporal workers save logs of released instances; None: only live logs are shown."""
     dashboard_url: str = ""
@@ -127,8 +124,6 @@ class EngineSettings:
     market_key: str = ""
     market_webhook_secret: bytes = b""
     """Signs the marketplace's webhooks; empty: none are taken."""
-    metrics_public: bool = False
-    """Whether `/metrics` needs no account key."""
     request_log: RequestLogSettings | None = None
     """None: no request log."""
     sweep: SweepSpec | None = None

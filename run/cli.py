@@ -21,8 +21,8 @@ from run.settings import DeploymentSettings, load_settings
 from run.state_folder.keys import load_account_key, load_keys
 from run.state_folder.secure_files import UMASK
 from stoker.cli.numbers import StrictGroup
+from stoker_wire.http1.limits import raise_files_max
 from stoker_wire.parsing.escaping import escape_text
-from webserver.open_files import raise_open_files_max
 
 app = typer.Typer(
     cls=StrictGroup,
@@ -401,7 +401,7 @@ def _run(
     level: str = "info",
 ) -> None:
     os.umask(UMASK)
-    raise_open_files_max()
+    raise_files_max(1_048_576)
     configure_logs(process=role, level=level)
     with _faults():
         settings = load_settings(config)

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import resource
 import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterator
@@ -19,7 +20,6 @@ from aiohttp import web
 from aiohttp.http_exceptions import LineTooLong
 
 from stoker_wire.errors.problem import Problem
-from webserver.open_files import open_files_max
 
 log = structlog.get_logger("webserver")
 
@@ -207,6 +207,11 @@ class ConnectionLimiter:
             reason = "the head of the request arrived too slowly; send it at once"
             connection.evict(Problem(408, "request_timeout", reason))
         self.start()
+
+
+def open_files_max() -> int:
+    """The number of files and sockets that this process may have open."""
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
 
 
 def connections_possible(limits: ConnectionLimits) -> int:

@@ -25,7 +25,6 @@ async def run(address: str, request_log: Path | None) -> None:
         secret=bytes.fromhex(secret.decode()),
         rsa_private_key_pem=pem,
         port=0,
-        metrics_public=True,
         request_log=RequestLogSettings(path=request_log) if request_log else None,
     )
     server = await start_server(settings, client)

@@ -20,7 +20,6 @@ AGE_SECONDS_MAX = 300.0
 """A signed time that differs more than this from now is refused, as Vast.ai advises."""
 TIMESTAMP = "X-Vast-Timestamp"
 SIGNATURE = "X-Vast-Signature-256"
-EVENT_ID = "X-Vast-Event-Id"
 _TIME = re.compile(r"[0-9]{1,12}")
 _INSTANCE_FIELDS = ("instance_id", "contract_id", "instance_ids", "contract_ids")
 _INSTANCES_MAX = 100

@@ -32,7 +32,6 @@ class LoadGenerator:
         """Send one request and record its answer or failure."""
         self._count += 1
         number = self._count
-        sent = self._sampler.clock_s
         self._sampler.on_sent(number, tokens)
         try:
             answer = await self._endpoint.request(
@@ -48,11 +47,9 @@ class LoadGenerator:
         timing = answer.timing
         self._record.served.append(
             Served(
-                sent_s=sent,
                 tokens=tokens,
                 waited_s=timing.waited_s,
                 queued_s=timing.queued_s or 0.0,
-                model_s=timing.model_s or 0.0,
                 total_s=timing.total_s,
                 worker_id=answer.worker_id,
                 attempts=answer.attempts,

@@ -32,13 +32,11 @@ class Sample:
 class Served:
     """One answered request."""
 
-    sent_s: float
     tokens: int
     waited_s: float
     """Time in the engine's queue."""
     queued_s: float
     """Time in the worker's queue."""
-    model_s: float
     total_s: float
     worker_id: int
     attempts: int

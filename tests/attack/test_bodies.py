@@ -10,7 +10,7 @@ from aiohttp import web
 
 from engine.api.parsing import json_object, parse, parse_route
 from engine.api.request_buffer import BufferedBody
-from engine.app import create_app as create_engine
+from engine.app import create_parts
 from engine.settings import EngineSettings
 from hosts import HostMarketSettings, create_app
 from stoker_wire.http1.request import Request
@@ -59,7 +59,7 @@ def routes_of(name, tmp_path):
     settings = EngineSettings(
         accounts={"alice": KEY}, secret=b"a secret of the tests, 32 bytes!", rsa_private_key_pem=SIGNING_KEY
     )
-    return paths(create_engine(settings, None))
+    return paths(create_parts(settings, None).app)
 
 
 @pytest.mark.parametrize("keyed", [True, False])

@@ -15,8 +15,7 @@ import httpx
 import pytest
 
 from tests.attack.conftest import KEY, SERVERS, answers_in, problem_in, read_all, until
-from webserver.connections import ConnectionLimiter
-from webserver.open_files import open_files_max
+from webserver.connections import ConnectionLimiter, open_files_max
 
 ROOT = Path(__file__).parents[2]
 FLOOD = 2000

@@ -9,7 +9,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 import hosts.api.openapi
-from engine.app import create_app
+from engine.app import create_parts
 from engine.openapi.document import build_document
 from hosts import HostMarketSettings
 from hosts import create_app as create_market
@@ -31,7 +31,7 @@ def routes(app: web.Application) -> set[tuple[str, str]]:
 
 @pytest.fixture
 def engine_app() -> web.Application:
-    return create_app(settings(), None)
+    return create_parts(settings(), None).app
 
 
 @pytest.fixture

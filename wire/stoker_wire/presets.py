@@ -20,8 +20,6 @@ class PresetSummary:
     """A public container image that carries the model server; empty: install it, or bring an image."""
     model: ModelKind
     """What `MODEL_NAME` holds: a Hugging Face repository or a folder, a GGUF file, an Ollama tag, or nothing."""
-    example_model: str
-    """A small model to try first; empty: none is needed."""
     routes: tuple[str, ...]
     """Paths that the worker serves without further settings."""
     needs_gpu: bool = True
@@ -39,7 +37,6 @@ PRESETS: dict[str, PresetSummary] = {
             title="vLLM",
             image="vllm/vllm-openai:latest",
             model="huggingface",
-            example_model="Qwen/Qwen2.5-0.5B-Instruct",
             routes=("/v1/chat/completions", "/v1/completions", "/v1/responses"),
             program=("vllm", "serve"),
         ),
@@ -48,7 +45,6 @@ PRESETS: dict[str, PresetSummary] = {
             title="SGLang",
             image="lmsysorg/sglang:latest",
             model="huggingface",
-            example_model="Qwen/Qwen2.5-0.5B-Instruct",
             routes=("/v1/chat/completions", "/v1/completions", "/generate"),
             program=("python3", "-m", "sglang.launch_server"),
         ),
@@ -57,7 +53,6 @@ PRESETS: dict[str, PresetSummary] = {
             title="llama.cpp server",
             image="ghcr.io/ggml-org/llama.cpp:server-cuda",
             model="gguf",
-            example_model="ggml-org/SmolLM3-3B-GGUF",
             routes=("/v1/chat/completions", "/v1/completions", "/completion"),
             needs_gpu=False,
             program=("llama-server",),
@@ -67,7 +62,6 @@ PRESETS: dict[str, PresetSummary] = {
             title="llama-cpp-python's server",
             image="",
             model="gguf",
-            example_model="./SmolLM2-135M-Instruct.Q4_1.gguf",
             routes=("/v1/chat/completions", "/v1/completions"),
             needs_gpu=False,
             program=("python3", "-m", "llama_cpp.server"),
@@ -77,7 +71,6 @@ PRESETS: dict[str, PresetSummary] = {
             title="Ollama",
             image="ollama/ollama:latest",
             model="ollama",
-            example_model="qwen2.5:0.5b",
             routes=("/v1/chat/completions", "/v1/completions", "/api/chat", "/api/generate"),
             needs_gpu=False,
         ),
@@ -86,7 +79,6 @@ PRESETS: dict[str, PresetSummary] = {
             title="Text Generation Inference",
             image="ghcr.io/huggingface/text-generation-inference:latest",
             model="huggingface",
-            example_model="Qwen/Qwen2.5-0.5B-Instruct",
             routes=("/v1/chat/completions", "/generate", "/generate_stream"),
             program=("text-generation-launcher",),
         ),
@@ -95,7 +87,6 @@ PRESETS: dict[str, PresetSummary] = {
             title="Embeddings with vLLM",
             image="vllm/vllm-openai:latest",
             model="huggingface",
-            example_model="sentence-transformers/all-MiniLM-L6-v2",
             routes=("/v1/embeddings",),
             needs_gpu=False,
             program=("vllm", "serve"),
@@ -105,7 +96,6 @@ PRESETS: dict[str, PresetSummary] = {
             title="Transcription with vLLM or a faster-whisper server",
             image="vllm/vllm-openai:latest",
             model="huggingface",
-            example_model="openai/whisper-small",
             routes=("/v1/audio/transcriptions", "/v1/audio/translations"),
             # vLLM's images leave out the packages that read audio; its own version stays.
             setup='uv pip install --system --quiet "vllm[audio]" || python3 -m pip install --quiet "vllm[audio]"',
@@ -115,7 +105,6 @@ PRESETS: dict[str, PresetSummary] = {
             title="ComfyUI",
             image="",
             model="none",
-            example_model="",
             routes=("/api/prompt", "/prompt", "/ws", "/history/{id}", "/view", "/upload/image"),
         ),
         PresetSummary(
@@ -123,7 +112,6 @@ PRESETS: dict[str, PresetSummary] = {
             title="Any HTTP server",
             image="",
             model="none",
-            example_model="",
             routes=(),
             needs_gpu=False,
         ),

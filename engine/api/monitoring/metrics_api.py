@@ -33,9 +33,8 @@ class MetricsApi:
     )
     async def handle(self, request: web.Request) -> web.Response:
         """`GET /metrics`."""
-        engine, public = self._engine, self._engine.settings.metrics_public
-        owner = None if public else engine.accounts.authenticate(request)
-        found = list(engine.directory) if owner is None else engine.directory.known_of(owner)
+        engine = self._engine
+        found = engine.directory.known_of(engine.accounts.authenticate(request))
         kind = preferred(request, offered=(PROTOBUF, OPEN_METRICS, TEXT))
         if kind == PROTOBUF:
             body = b"".join(await _with_pauses(protobuf.parts(engine, found)))

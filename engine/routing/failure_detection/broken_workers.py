@@ -3,7 +3,7 @@
 from collections.abc import Collection
 
 from engine.routing.endpoint import Endpoint
-from engine.routing.failure_detection.suspicion import FailedRequest, Unserved
+from engine.routing.failure_detection.suspicion import Unserved
 from engine.routing.requests.request_queue import BreakSuspect, QueuedRequest
 from engine.routing.worker import KnownWorker
 from engine.settings import Timing
@@ -36,7 +36,7 @@ def record_break(
         if now - each.at <= DEFAULT_TUNING.request_blame_seconds
     }
     breaks.unserved = {key: each for key, each in recent.items() if reports_ends and not each.reported}
-    requests: list[FailedRequest] = [
+    requests: list[QueuedRequest] = [
         each.request for key, each in recent.items() if key not in breaks.unserved
     ]
     for request_idx in () if reports_ends else held:
@@ -47,7 +47,7 @@ def record_break(
         _count_break(endpoint, worker, request, now)
 
 
-def _count_break(endpoint: Endpoint, worker: KnownWorker, request: FailedRequest, now: float) -> None:
+def _count_break(endpoint: Endpoint, worker: KnownWorker, request: QueuedRequest, now: float) -> None:
     record = endpoint.broken_requests.add(request.key, worker, now)
     if request.is_identified:
         endpoint.metrics_batcher.mark_changed()  # other engines have to know
@@ -65,7 +65,7 @@ def _count_break(endpoint: Endpoint, worker: KnownWorker, request: FailedRequest
 
 
 def record_failed_request(
-    endpoint: Endpoint, worker: KnownWorker, request: FailedRequest, now: float
+    endpoint: Endpoint, worker: KnownWorker, request: QueuedRequest, now: float
 ) -> None:
     """The worker reports a failed request. Count it as a break if the worker just broke, else remember it."""
     if now - worker.breaks.at <= DEFAULT_TUNING.request_blame_seconds:

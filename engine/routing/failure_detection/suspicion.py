@@ -2,36 +2,15 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from policy.tuning import DEFAULT_TUNING
 
+if TYPE_CHECKING:
+    from engine.routing.requests.request_queue import QueuedRequest
+
 _UNSERVED_MAX = 1000
 _UNSERVED_SECONDS = 60.0
-
-
-class FailedRequest(Protocol):
-    """A failed request, with the properties that the evidence against its worker needs."""
-
-    @property
-    def request_idx(self) -> int:
-        """Index by which the endpoint knows it."""
-        ...
-
-    @property
-    def key(self) -> str:
-        """Equal for all copies of the request."""
-        ...
-
-    @property
-    def is_identified(self) -> bool:
-        """Whether the key names its content."""
-        ...
-
-    @property
-    def worker(self) -> object:
-        """The worker to which it is assigned now; None: none."""
-        ...
 
 
 @dataclass(slots=True)
@@ -81,7 +60,7 @@ class Unserved:
 
     at: float
     """Unix seconds."""
-    request: FailedRequest
+    request: "QueuedRequest"
     reported: bool
     """The worker itself reported the failure; False: only the client did."""
 
@@ -96,9 +75,9 @@ class Breaks:
     state_since: float = 0.0
     """`Listing.since` of the last state in which the workflow called the worker broken."""
     unserved: dict[str, Unserved] = field(default_factory=dict)
-    """By `FailedRequest.key`."""
+    """By `QueuedRequest.key`."""
 
-    def add_unserved(self, request: FailedRequest, now: float, *, reported: bool) -> None:
+    def add_unserved(self, request: "QueuedRequest", now: float, *, reported: bool) -> None:
         """Remember a request that failed on the worker. The number is bounded; old ones are dropped first."""
         if len(self.unserved) >= _UNSERVED_MAX:
             recent = {key: each for key, each in self.unserved.items() if now - each.at < _UNSERVED_SECONDS}
