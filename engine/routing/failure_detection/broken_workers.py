@@ -116,8 +116,10 @@ def detect_break(endpoint: Endpoint, worker: KnownWorker, timing: Timing, now: f
             if not each.reported and now - each.at >= DEFAULT_TUNING.request_end_report_seconds:
                 record_failed_request(endpoint, worker, each.request, now)
     by_workflow = listing.state in _BROKEN and listing.since != breaks.state_since
-    silent = reported_at > max(0.0, breaks.at) and (
-        now - max(reported_at, endpoint.sweeping_since) > timing.report_fresh_seconds
+    silent = (
+        reported_at > max(0.0, breaks.at)
+        and now - max(reported_at, endpoint.sweeping_since) > timing.report_fresh_seconds
+        and _others_report(endpoint, worker, now - timing.report_fresh_seconds / 2)
     )
     if by_workflow:
         breaks.state_since = listing.since
@@ -130,6 +132,13 @@ def detect_break(endpoint: Endpoint, worker: KnownWorker, timing: Timing, now: f
         breaks.unserved[key] = Unserved(left_at, each.request, each.reported)
     record_break(endpoint, worker, held, listing.error or "it stopped reporting", now)
     return True
+
+
+def _others_report(endpoint: Endpoint, worker: KnownWorker, since: float) -> bool:
+    """Whether another worker has reported since then. If none has, the network is cut, and no request is to blame."""
+    return any(
+        other.report.reported_at >= since for other in endpoint.workers.values() if other is not worker
+    )
 
 
 def record_left(

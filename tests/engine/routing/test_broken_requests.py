@@ -201,6 +201,23 @@ def test_a_worker_that_stops_reporting_broke_with_its_requests() -> None:
     assert request.refusal
 
 
+def test_a_cut_network_blames_no_request() -> None:
+    """All workers become silent within seconds, and report again afterwards; twice within the hour."""
+    fleet = Fleet("a", "b", "c")
+    for _ in range(2):
+        requests = [fleet.send(POISON) for _ in range(3)]
+        fleet.passes(3, "b", "c")
+        fleet.passes(3, "c")
+        fleet.passes(45)
+        for request in requests:
+            fleet.send(POISON, again=request)
+        fleet.passes(3)
+        for launch_id in "abc":
+            fleet.recovers(launch_id)
+        assert not any(request.refusal for request in requests)
+        assert len(fleet.endpoint.broken_requests) == 0
+
+
 def test_after_a_suspension_of_the_engine_no_worker_counts_as_silent() -> None:
     fleet = Fleet("a", "b")
     fleet.send(POISON)
